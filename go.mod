@@ -1,6 +1,6 @@
 module github.com/sbx-vm/sbx
 
-go 1.26.3
+go 1.26.6
 
 require (
 	github.com/ProtonMail/go-crypto v1.5.2 // indirect

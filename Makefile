@@ -1,0 +1,62 @@
+# sbx: what a person or CI types. `make quickstart` is the way in, `make test` the whole check.
+SHELL      := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export GOFLAGS := -trimpath
+VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+PREFIX     ?= /usr/local
+LINT       := bin/golangci-lint-2.15.0
+AGENTS     := machine/guest/agent/sbx-guest-amd64 machine/guest/agent/sbx-guest-arm64
+GUEST_SRC  := $(shell find cmd/sbx-guest machine/guest -name '*.go' -not -name '*_test.go') go.mod
+HOST_SRC   := $(shell find . -path ./bin -prune -o -name '*.go' -not -name '*_test.go' -print) $(shell find . -name '*.yaml' -not -path './bin/*') go.mod
+
+.PHONY: build setup quickstart test unit cross vm lint fmt bench install clean
+
+build: bin/sbx
+
+# The guest agent is carried inside sbx, for both architectures.
+machine/guest/agent/sbx-guest-%: $(GUEST_SRC)
+	CGO_ENABLED=0 GOOS=linux GOARCH=$* go build -ldflags '-s -w' -o $@ ./cmd/sbx-guest
+
+bin/sbx: $(AGENTS) $(HOST_SRC)
+	go build -ldflags '-X main.version=$(VERSION)' -o $@ ./cmd/sbx
+
+setup: ## installs what is missing on this machine (QEMU, Go)
+	.ci/setup
+
+quickstart: setup
+	$(MAKE) build
+	.ci/quickstart
+
+test: setup
+	$(MAKE) lint cross unit vm
+
+unit: $(AGENTS)
+	go test -race -timeout 5m ./...
+
+# What a Mac and an arm64 laptop would compile, tests included.
+cross: $(AGENTS)
+	GOOS=darwin GOARCH=arm64 go vet ./...
+	for t in darwin/arm64 linux/arm64; do GOOS=$${t%/*} GOARCH=$${t#*/} go test -exec true ./... >/dev/null; done
+
+# The real thing: real QEMU, real image, one after the other.
+vm: build
+	go test -count=1 -timeout 40m ./e2e/... -vm -sbx $(CURDIR)/bin/sbx
+
+$(LINT):
+	GOFLAGS= GOBIN=$(CURDIR)/bin/lint go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+	mv bin/lint/golangci-lint $@
+
+lint: $(LINT)
+	@test -z "$$(gofmt -l cmd configs e2e image machine netfilter qmp sync)" || { gofmt -l .; exit 1; }
+	go vet ./...
+	go mod tidy -diff
+	$(LINT) run
+
+bench: build
+	go run ./e2e/bench -sbx bin/sbx -o bin/bench.json
+
+install: build
+	install -D -m 0755 bin/sbx $(DESTDIR)$(PREFIX)/bin/sbx
+
+clean:
+	rm -rf bin $(AGENTS)
