@@ -1,0 +1,93 @@
+// Command bench measures sbx against peers in one run on one machine, prints a
+// table and writes it as JSON. Absolute times mean little on a shared machine;
+// the ratio of two medians taken minutes apart on the same one means something, so
+// a row without a peer has the limit that was promised in its place.
+//
+// The peer of a cold start is a stock Debian guest as a cloud image has it:
+// systemd, q35, SeaBIOS, an initrd made by initramfs-tools, sshd; started by the
+// same QEMU with the same kernel package and as many processors. It is built here,
+// from packages, because a ready image would have to be downloaded.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	sbx     string // path of the sbx binary
+	out     string // where the JSON goes
+	cache   string // the peer's disk is kept here between runs
+	samples int    // starts per side; exec takes ten times as many
+}
+
+func parse(args []string) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.StringVar(&o.sbx, "sbx", "bin/sbx", "the sbx to measure")
+	flags.StringVar(&o.out, "o", "bin/bench.json", "where to write the figures")
+	flags.IntVar(&o.samples, "samples", 5, "cold starts per side")
+	flags.StringVar(&o.cache, "cache", "", "folder of the peer's disk (default: the user's cache folder)")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if o.cache == "" {
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			return o, err
+		}
+		o.cache = filepath.Join(dir, "sbx-bench")
+	}
+	sbx, err := filepath.Abs(o.sbx)
+	o.sbx = sbx
+	return o, err
+}
+
+func run(ctx context.Context, args []string) error {
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "sbx-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+
+	var rows []row
+	for _, suite := range []func(context.Context, options, string) ([]row, error){limits, starts, execs} {
+		more, suiteErr := suite(ctx, o, dir)
+		rows = append(rows, more...)
+		// What was measured before a fault is still worth writing down.
+		if err = errors.Join(err, suiteErr); ctx.Err() != nil {
+			break
+		}
+	}
+	printTable(os.Stdout, rows)
+	return errors.Join(err, writeJSON(o.out, rows))
+}
+
+func writeJSON(path string, rows []row) error {
+	data, err := json.MarshalIndent(rows, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(data, '\n'), 0o644)
+}
