@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -81,13 +80,4 @@ func clean(s string) string {
 // format characters, separators that break lines, and bytes that are no UTF-8.
 func unsafe(r rune) bool {
 	return r == unicode.ReplacementChar || unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
-}
-
-// encode gives the line without its end. An Entry always marshals.
-func encode(e Entry) []byte {
-	line, err := json.Marshal(e)
-	if err != nil {
-		return nil // unreachable: strings and numbers alone, and a time within year 9999 by the clock
-	}
-	return line
 }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
@@ -154,7 +155,11 @@ func (l *Log) flush(windowEnds bool) {
 	}
 	l.mu.Unlock()
 	for _, e := range lines {
-		l.fail(l.file.writeLine(encode(e)))
+		line, err := json.Marshal(e)
+		if err == nil {
+			err = l.file.writeLine(line)
+		}
+		l.fail(err)
 	}
 }
 
