@@ -1,0 +1,186 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/sbx-vm/sbx/netfilter/audit"
+)
+
+var (
+	errNoName   = errors.New("the name does not exist")
+	errTooMany  = errors.New("too many connections are waiting for a server")
+	errNoAnswer = errors.New("the answer has no usable address")
+)
+
+// upstream is a connection to a server, with the address that was checked.
+type upstream struct {
+	net.Conn
+	addr netip.AddrPort
+}
+
+// CloseWrite ends our side of the connection, or all of it if it has no sides.
+func (u upstream) CloseWrite() error {
+	if c, ok := u.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return u.Close()
+}
+
+// resolve asks the host for a name and checks all of the answer: one address that
+// may not be dialled refuses it whole, because an honest name has none and a
+// rebinding one would be tried until it lands.
+func (g *Gateway) resolve(ctx context.Context, name string) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	answer, err := g.cfg.Resolver.LookupNetIP(ctx, "ip", name+".")
+	if notFound(err) {
+		return nil, errNoName
+	}
+	if err != nil {
+		return nil, fmt.Errorf("resolve %q: %w", name, err)
+	}
+	if len(answer) == 0 || len(answer) > maxAnswer {
+		return nil, fmt.Errorf("resolve %q: %d addresses: %w", name, len(answer), errNoAnswer)
+	}
+	host := g.cfg.HostNet()
+	addrs := make([]netip.Addr, 0, len(answer))
+	for _, addr := range answer {
+		addr = plain(addr)
+		if err := host.Check(addr); err != nil {
+			return nil, err
+		}
+		addrs = append(addrs, addr)
+	}
+	return interleave(addrs), nil
+}
+
+// plain undoes the one mapping that resolvers themselves make: net.Resolver
+// gives IPv4 addresses in 16 bytes. A zone stays, and is refused by its class.
+func plain(addr netip.Addr) netip.Addr {
+	if addr.Is4In6() && addr.Zone() == "" {
+		return addr.Unmap()
+	}
+	return addr
+}
+
+func notFound(err error) bool {
+	var e *net.DNSError
+	return errors.As(err, &e) && e.IsNotFound
+}
+
+// interleave orders addresses for dialling: families in turn (RFC 8305 section 4),
+// IPv4 first because hosts without IPv6 are more common than the reverse.
+func interleave(addrs []netip.Addr) []netip.Addr {
+	var four, six, out []netip.Addr
+	for _, a := range addrs {
+		if a.Is4() {
+			four = append(four, a)
+		} else {
+			six = append(six, a)
+		}
+	}
+	for i := 0; i < len(addrs) && len(out) < maxAddrs; i++ {
+		if i < len(four) {
+			out = append(out, four[i])
+		}
+		if i < len(six) && len(out) < maxAddrs {
+			out = append(out, six[i])
+		}
+	}
+	return out
+}
+
+// dial resolves the flow's name and connects to it. The connection is closed when
+// the flow ends.
+func (g *Gateway) dial(f *flow) (upstream, error) {
+	if !g.dials.enter() {
+		return upstream{}, errTooMany
+	}
+	defer g.dials.leave()
+	if !g.flows.startDial(f.name) {
+		return upstream{}, errTooMany
+	}
+	defer g.flows.endDial(f.name)
+	addrs, err := g.resolve(f.ctx, f.name)
+	if err != nil {
+		return upstream{}, err
+	}
+	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
+	defer cancel()
+	return g.dialAny(ctx, addrs, f.port)
+}
+
+type dialed struct {
+	upstream
+	err error
+}
+
+// dialAny tries the addresses one after another, without waiting long for each
+// (RFC 8305). It returns when all attempts have ended or been cancelled.
+func (g *Gateway) dialAny(ctx context.Context, addrs []netip.Addr, port uint16) (upstream, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	results := make(chan dialed)
+	next, running := 0, 0
+	var winner *upstream
+	err := errNoAnswer
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for next < len(addrs) || running > 0 {
+		select {
+		case <-timer.C:
+			if next < len(addrs) && winner == nil {
+				to := netip.AddrPortFrom(addrs[next], port)
+				next, running = next+1, running+1
+				go func() { results <- g.dialOne(ctx, to) }()
+				timer.Reset(fallbackDelay)
+			}
+		case r := <-results:
+			running--
+			switch {
+			case r.err == nil && winner == nil:
+				winner, next = &r.upstream, len(addrs)
+				cancel()
+			case r.err == nil:
+				r.Close()
+			default:
+				err = r.err
+				timer.Reset(0)
+			}
+		}
+	}
+	cancel()
+	if winner != nil {
+		return *winner, nil
+	}
+	return upstream{}, err
+}
+
+func (g *Gateway) dialOne(ctx context.Context, to netip.AddrPort) dialed {
+	conn, err := g.cfg.Dialer.DialContext(ctx, "tcp", to.String())
+	return dialed{upstream{conn, to}, err}
+}
+
+// connected records an allowed connection.
+func (g *Gateway) connected(f *flow, proto string, up upstream) {
+	e := by(f.entry(proto, ""), f.verdict)
+	e.Addr = up.addr.Addr().String()
+	g.allowed(e)
+}
+
+// ended records the end of an allowed connection.
+func (g *Gateway) ended(f *flow, proto string, up upstream) {
+	e := f.entry(proto, "")
+	e.Kind, e.Verdict, e.Time = audit.Close, audit.VerdictAllow, time.Now()
+	e.Addr = up.addr.Addr().String()
+	e.BytesUp, e.BytesDown = f.up.Load(), f.down.Load()
+	e.DurationMS = time.Since(f.started).Milliseconds()
+	if errors.Is(context.Cause(f.ctx), errRevoked) {
+		e.Reason = reasonRevoked
+	}
+	g.cfg.Audit.Write(e)
+}

@@ -1,0 +1,108 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sbx-vm/sbx/netfilter"
+)
+
+// errRevoked ends a connection that the policy stopped allowing.
+var errRevoked = errors.New("the policy no longer allows this connection")
+
+// flow is one connection of the guest to a name. Whatever holds a resource of it
+// hangs on ctx, so that ending the flow is cancelling it.
+type flow struct {
+	name     string
+	port     uint16
+	verdict  netfilter.Verdict
+	started  time.Time
+	up, down atomic.Int64
+
+	ctx context.Context
+	end context.CancelCauseFunc
+}
+
+// flows is the connections that are open.
+type flows struct {
+	mu      sync.Mutex
+	open    map[*flow]struct{}
+	dialing map[string]int // by name
+}
+
+// begin enters a connection; false says that there are too many.
+func (fs *flows) begin(ctx context.Context, name string, port uint16, v netfilter.Verdict) (*flow, bool) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if len(fs.open) >= maxFlows {
+		return nil, false
+	}
+	if fs.open == nil {
+		fs.open = make(map[*flow]struct{})
+		fs.dialing = make(map[string]int)
+	}
+	f := &flow{name: name, port: port, verdict: v, started: time.Now()}
+	f.ctx, f.end = context.WithCancelCause(ctx)
+	fs.open[f] = struct{}{}
+	return f, true
+}
+
+func (fs *flows) finish(f *flow) {
+	f.end(context.Canceled)
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	delete(fs.open, f)
+}
+
+// buffer is the size of a connection's buffers in each direction.
+func (fs *flows) buffer() int {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if len(fs.open) > wideFlows {
+		return narrowBuffer
+	}
+	return wideBuffer
+}
+
+// startDial bounds what waits for one name.
+func (fs *flows) startDial(name string) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.dialing[name] >= maxDialsPerName {
+		return false
+	}
+	fs.dialing[name]++
+	return true
+}
+
+func (fs *flows) endDial(name string) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.dialing[name]--; fs.dialing[name] <= 0 {
+		delete(fs.dialing, name)
+	}
+}
+
+// revoke ends what p does not allow, and what it allows only if it is looked at
+// while it is not. Connections that are being refused with words go on.
+func (fs *flows) revoke(p *netfilter.Policy) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for f := range fs.open {
+		v := p.Decide(netfilter.Request{Name: f.name, Port: f.port})
+		if f.verdict.Allow && (!v.Allow || f.verdict.Raw && !v.Raw) {
+			f.end(errRevoked)
+		}
+	}
+}
+
+func (fs *flows) endAll() {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for f := range fs.open {
+		f.end(context.Canceled)
+	}
+}
