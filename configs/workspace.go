@@ -1,0 +1,164 @@
+package configs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/sbx-vm/sbx/machine"
+)
+
+// maxPath bounds a path in the guest (Linux' PATH_MAX).
+const maxPath = 4095
+
+func (b *builder) workspace() {
+	if mode := b.where("workspace.mode"); mode.Value != machine.ModeMount {
+		if mode.Value == machine.ModeSync || mode.Value == machine.ModeReview {
+			b.rep.add(mode.pos, "workspace.mode %q is not available in this version", mode.Value)
+		} else {
+			b.rep.add(mode.pos, "workspace.mode %q: must be mount", cut(mode.Value))
+		}
+	}
+	w := machine.Workspace{Mode: machine.ModeMount, Target: b.merged.Workspace.Path}
+	at := b.where("workspace.path").pos
+	if w.Target == "" {
+		w.Target = b.c.Project
+		b.listed("workspace.path", "default", Position{}, w.Target)
+	}
+	if err := CheckTarget(w.Target); err != nil {
+		b.rep.add(at, "workspace path %q: %v; set workspace.path to another, such as /work", cut(w.Target), err)
+	}
+	b.projectFolder()
+	w.Mounts = b.mounts(w.Target)
+	for _, p := range b.file.Workspace.Protect {
+		if err := checkProtect(p.Text); err != nil {
+			b.rep.add(p.at, "workspace.protect %q: %v", cut(p.Text), err)
+		}
+		w.Protect = append(w.Protect, p.Text)
+		b.listed("workspace.protect", sourceProject, p.at, p.Text)
+	}
+	b.c.Workspace = w
+}
+
+// projectFolder refuses the whole host and warns about the whole home, which
+// holds keys and sessions of everything else.
+func (b *builder) projectFolder() {
+	home := b.home
+	if real, err := filepath.EvalSymlinks(home); err == nil {
+		home = real
+	}
+	switch {
+	case b.c.Project == "/":
+		b.rep.add(Position{}, "the project is the root folder: all of this machine's files would be shared")
+	case home != "" && within(home, b.c.Project):
+		b.c.Warnings = append(b.c.Warnings, fmt.Sprintf("the project %s holds your home folder: the guest can read and change all of it", b.c.Project))
+	}
+}
+
+// mounts resolves links now: what is shown for consent is what is shared.
+func (b *builder) mounts(workspace string) []machine.Mount {
+	var out []machine.Mount
+	targets := []string{filepath.Clean(workspace)}
+	for _, m := range b.file.Workspace.Mounts {
+		source, err := b.mountSource(m.Source)
+		if err != nil {
+			b.rep.add(m.at, "mount source %q: %v", cut(m.Source), err)
+			continue
+		}
+		if err := CheckTarget(m.Target); err != nil {
+			b.rep.add(m.at, "mount target %q: %v", cut(m.Target), err)
+			continue
+		}
+		if slices.Contains(targets, m.Target) {
+			b.rep.add(m.at, "mount target %q: is taken", cut(m.Target))
+			continue
+		}
+		targets = append(targets, m.Target)
+		out = append(out, machine.Mount{Source: source, Target: m.Target, ReadOnly: m.ReadOnly})
+		what := fmt.Sprintf("%q on %q, %s", source, m.Target, map[bool]string{true: "read only", false: "writable"}[m.ReadOnly])
+		b.listed("workspace.mounts", sourceProject, m.at, what)
+		if !within(source, b.c.Project) {
+			b.widen(sourceProject, WidenMount, what, m.at)
+		}
+	}
+	return out
+}
+
+func (b *builder) mountSource(source string) (string, error) {
+	if source == "" || strings.ContainsRune(source, 0) {
+		return "", fmt.Errorf("must be a folder of this machine")
+	}
+	if !filepath.IsAbs(source) {
+		source = filepath.Join(b.c.Project, source)
+	}
+	real, err := filepath.EvalSymlinks(source)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(real)
+	switch {
+	case err != nil:
+		return "", err
+	case !info.IsDir():
+		return "", fmt.Errorf("is not a folder")
+	case real == "/":
+		return "", fmt.Errorf("is the root folder: all of this machine's files would be shared")
+	}
+	return real, nil
+}
+
+// within tells whether path is dir or below it. Both are clean and absolute.
+func within(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// systemTrees are folders of the guest that nothing is mounted at or below;
+// systemFolders nothing is mounted over, but below them is fine.
+func systemTrees() []string {
+	return []string{
+		"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin", "/sbx", "/sys", "/usr",
+		"/var/run", "/var/lib/apt", "/var/lib/containerd", "/var/lib/docker", "/var/lib/dpkg", "/var/log", "/lost+found",
+	}
+}
+
+func systemFolders() []string {
+	return []string{"/", "/home", "/home/agent", "/media", "/mnt", "/opt", "/srv", "/tmp", "/var", "/var/lib", "/var/cache", "/var/tmp"}
+}
+
+// CheckTarget tells why a path of the guest cannot be mounted over.
+func CheckTarget(path string) error {
+	switch {
+	case !strings.HasPrefix(path, "/"):
+		return fmt.Errorf("must be absolute")
+	case len(path) > maxPath || strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return fmt.Errorf("must have at most %d bytes and no control characters", maxPath)
+	case filepath.Clean(path) != path:
+		return fmt.Errorf("must be a plain path without \".\", \"..\", \"//\" or a slash at the end")
+	}
+	if slices.Contains(systemFolders(), path) {
+		return fmt.Errorf("would hide a folder that the guest itself needs")
+	}
+	for _, tree := range systemTrees() {
+		if within(path, tree) {
+			return fmt.Errorf("is in %s, which the guest itself needs", tree)
+		}
+	}
+	return nil
+}
+
+// checkProtect holds a pattern to paths inside the workspace.
+func checkProtect(pattern string) error {
+	switch {
+	case pattern == "" || len(pattern) > maxPath:
+		return fmt.Errorf("must have 1 to %d bytes", maxPath)
+	case strings.HasPrefix(pattern, "/"):
+		return fmt.Errorf("must be relative to the project")
+	case slices.Contains(strings.Split(pattern, "/"), ".."):
+		return fmt.Errorf("must stay in the project")
+	case strings.ContainsFunc(pattern, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return fmt.Errorf("must have no control characters")
+	}
+	return nil
+}
