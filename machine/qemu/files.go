@@ -1,0 +1,126 @@
+package qemu
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// files are the descriptors of one start: our ends and the child's.
+type files struct {
+	fd    descriptors
+	child []*os.File
+
+	qmp, net, console net.Conn
+}
+
+// firstFD is where os/exec puts the first of ExtraFiles.
+const firstFD = 3
+
+func (f *files) give(file *os.File) int {
+	f.child = append(f.child, file)
+	return firstFD + len(f.child) - 1
+}
+
+func openFiles(c Config) (*files, error) {
+	f := &files{}
+	err := errors.Join(
+		f.pair(&f.fd.QMP, &f.qmp),
+		f.pair(&f.fd.Console, &f.console),
+		f.open(&f.fd.Kernel, c.Machine.Kernel, os.O_RDONLY),
+		f.open(&f.fd.Initrd, c.Machine.Initrd, os.O_RDONLY),
+	)
+	if c.Machine.MAC != "" {
+		err = errors.Join(err, f.pair(&f.fd.Net, &f.net))
+	}
+	if c.Machine.Share != "" {
+		f.fd.Share = f.give(c.Share)
+	}
+	if c.Machine.SSHPort != "" {
+		err = errors.Join(err, f.listen(&f.fd.SSH, c.SSHSocket))
+	}
+	for _, d := range c.Machine.Disks {
+		err = errors.Join(err, f.disk(d))
+	}
+	if err != nil {
+		f.closeChild()
+		f.closeOurs()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *files) disk(d Disk) error {
+	mode := os.O_RDWR
+	if d.ReadOnly {
+		mode = os.O_RDONLY
+	}
+	var number, backing int
+	err := f.open(&number, d.Path, mode)
+	if d.Backing != "" {
+		err = errors.Join(err, f.open(&backing, d.Backing, os.O_RDONLY))
+	}
+	f.fd.Disks, f.fd.Backings = append(f.fd.Disks, number), append(f.fd.Backings, backing)
+	return err
+}
+
+func (f *files) open(number *int, path string, mode int) error {
+	file, err := os.OpenFile(path, mode, 0)
+	if err != nil {
+		return err
+	}
+	*number = f.give(file)
+	return nil
+}
+
+// pair makes a socket pair: one end for QEMU, one as a connection for us.
+func (f *files) pair(number *int, ours *net.Conn) error {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return fmt.Errorf("make a socket pair: %w", err)
+	}
+	unix.CloseOnExec(fds[0])
+	unix.CloseOnExec(fds[1])
+	mine := os.NewFile(uintptr(fds[1]), "qemu")
+	defer mine.Close() // FileConn has a duplicate
+	*number = f.give(os.NewFile(uintptr(fds[0]), "qemu"))
+	*ours, err = net.FileConn(mine)
+	return err
+}
+
+// listen binds the socket here, where the path is ours, and hands it over.
+func (f *files) listen(number *int, path string) error {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("listen for the guest's SSH port: %w", err)
+	}
+	l.SetUnlinkOnClose(false)
+	defer l.Close()
+	if err := os.Chmod(path, 0o600); err != nil {
+		return err
+	}
+	file, err := l.File()
+	if err != nil {
+		return err
+	}
+	*number = f.give(file)
+	return nil
+}
+
+func (f *files) closeChild() {
+	for _, file := range f.child {
+		file.Close()
+	}
+	f.child = nil
+}
+
+func (f *files) closeOurs() {
+	for _, c := range []net.Conn{f.qmp, f.net, f.console} {
+		if c != nil {
+			c.Close()
+		}
+	}
+}
