@@ -1,0 +1,126 @@
+package netfilter
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestPatternsThatAreRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                       "is empty",
+		"*":                      "names no domain",
+		"**":                     "default: allow",
+		"*.com":                  "public suffix",
+		"**.com":                 "public suffix",
+		"*.co.uk":                "public suffix",
+		"**.co.uk":               "public suffix",
+		"*.test":                 "public suffix",
+		"*.xn--p1ai":             "public suffix",
+		"ex*mple.com":            "a star stands only",
+		"*example.com":           "a star stands only",
+		"example.*":              "a star stands only",
+		"*.*.example.com":        "a star stands only",
+		"***.example.com":        "a star stands only",
+		".example.com":           "begins with a dot",
+		"*..example.com":         "begins with a dot",
+		"https://example.com":    "is a URL",
+		"example.com/path":       "more than a host name",
+		"user@example.com":       "more than a host name",
+		"1.2.3.4":                "is an address",
+		"1.2.3.4:443":            "is an address",
+		"10.0.0.0/8":             "is an address",
+		"127.1":                  "is an address",
+		"0x7f000001":             "is an address",
+		"::1":                    "is an address",
+		"[::1]:443":              "is an address",
+		"fe80::1%eth0":           "is an address",
+		"2001:db8::/32":          "is an address",
+		"*.1.2.3.4":              "is an address",
+		"localhost":              "is local",
+		"db":                     "is local",
+		"printer.local":          "is local",
+		"*.internal":             "is local",
+		"**.corp.internal":       "is local",
+		"host.docker.internal":   "is local",
+		"1.0.0.127.in-addr.arpa": "is local",
+		"example.com:":           "port is missing",
+		"example.com:0":          "must be a number",
+		"example.com:65536":      "must be a number",
+		"example.com:0443":       "must be a number",
+		"example.com:0x1bb":      "must be a number",
+		"example.com:1_000":      "must be a number",
+		"example.com:1e3":        "must be a number",
+		"example.com:+443":       "must be a number",
+		"example.com:443,":       "port is missing",
+		"example.com:443, 80":    "must be a number",
+		"example.com:9-8":        "ends before it begins",
+		"example.com:53/udp":     "only /tcp",
+		"example.com:22/TCP":     "only /tcp",
+		"example.com:443:80":     "is an address",
+		"example.com:" + strings.Repeat("1,", 16) + "2": "more than 16",
+		"exa mple.com":           "only letters",
+		"a_b.example.com":        "only letters",
+		"example.com\n- '**'":    "a star stands only",
+		"example.com\n":          "only letters",
+		"ｅxample.com":            "no valid international name",
+		"example。com":            "no valid international name",
+		strings.Repeat("a", 600): "more than 512",
+	} {
+		_, _, err := Compile(Spec{Rules: []Rule{{Action: Allow, Pattern: text}}})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("allow %q: error %v, want one with %q", text, err, want)
+		}
+	}
+}
+
+func TestPatternsThatAreTaken(t *testing.T) {
+	for text, want := range map[string]pattern{
+		"example.com":                  {kindExact, "example.com", nil},
+		"EXAMPLE.com.":                 {kindExact, "example.com", nil},
+		"*.example.org:443,8443":       {kindChild, "example.org", []portRange{{443, 443, false}, {8443, 8443, false}}},
+		"**.example.net:8000-8100":     {kindBelow, "example.net", []portRange{{8000, 8100, false}}},
+		"github.com:22/tcp":            {kindExact, "github.com", []portRange{{22, 22, true}}},
+		"a.example:1-65535/tcp,443":    {kindExact, "a.example", []portRange{{1, 65535, true}, {443, 443, false}}},
+		"exаmple.com":                  {kindExact, "xn--exmple-4nf.com", nil},
+		"**.BÜCHER.example":            {kindBelow, "xn--bcher-kva.example", nil},
+		"*.s3.eu-west-1.amazonaws.com": {kindChild, "s3.eu-west-1.amazonaws.com", nil},
+		"*.github.io":                  {kindChild, "github.io", nil},
+		"*.allowed.test":               {kindChild, "allowed.test", nil},
+	} {
+		got, err := parsePattern(text)
+		if err != nil || got.kind != want.kind || got.base != want.base || len(got.ports) != len(want.ports) {
+			t.Errorf("parsePattern(%q) = %+v, %v, want %+v", text, got, err, want)
+			continue
+		}
+		for i := range want.ports {
+			if got.ports[i] != want.ports[i] {
+				t.Errorf("parsePattern(%q): port %+v, want %+v", text, got.ports[i], want.ports[i])
+			}
+		}
+		if _, _, err := Compile(Spec{Rules: []Rule{{Action: Allow, Pattern: text}}}); err != nil {
+			t.Errorf("allow %q: %v", text, err)
+		}
+	}
+}
+
+// FuzzRule compiles hostile rules: no panic, and what compiles decides within
+// its own words.
+func FuzzRule(f *testing.F) {
+	for _, seed := range []string{"example.com", "*.example.org:443,8443", "**.x.example:1-2/tcp", "exаmple.com", "[::1]:1", "*.co.uk", "a:1:2"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		p, _, err := Compile(Spec{Rules: []Rule{{Action: Allow, Pattern: text}}})
+		if err != nil {
+			return
+		}
+		if v := p.Decide(Request{Name: p.rules[0].pat.typical()}); !v.Allow {
+			t.Fatalf("%q compiles and its own name %q is not allowed: %+v", text, p.rules[0].pat.typical(), v)
+		}
+		for _, name := range []string{"com", "co.uk", "localhost", "evil.test", "sbx-other.com", "sbx-other.co.uk"} {
+			if v := p.Decide(Request{Name: name}); v.Allow && p.rules[0].pat.base != name {
+				t.Fatalf("%q allows %q", text, name)
+			}
+		}
+	})
+}
