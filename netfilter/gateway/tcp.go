@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
@@ -22,6 +23,7 @@ import (
 // or by a reset.
 type syn struct {
 	request  *tcp.ForwarderRequest
+	id       stack.TransportEndpointID
 	addr     netip.Addr // where to
 	port     uint16
 	answered bool
@@ -47,7 +49,7 @@ func (c guestConn) Close() error {
 // is reset. A panic ends this one connection.
 func (g *Gateway) handleTCP(r *tcp.ForwarderRequest) {
 	id := r.ID()
-	s := &syn{request: r, addr: toAddr(id.LocalAddress), port: id.LocalPort}
+	s := &syn{request: r, id: id, addr: toAddr(id.LocalAddress), port: id.LocalPort}
 	if !g.work.enter() {
 		r.Complete(false)
 		return
@@ -155,7 +157,7 @@ func (g *Gateway) accept(s *syn, buffer int) (guestConn, error) {
 	g.half.add(hs)
 	defer g.half.remove(hs)
 	done := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() { g.abortUntil(s, done) })
+	stop := context.AfterFunc(ctx, func() { g.abortUntil(s.id, done) })
 	var queue waiter.Queue
 	ep, err := s.request.CreateEndpoint(&queue)
 	stop()
@@ -171,9 +173,8 @@ func (g *Gateway) accept(s *syn, buffer int) (guestConn, error) {
 
 // abortUntil ends a handshake in spite of gVisor, which waits two minutes for it.
 // It tries again because the endpoint may not be registered yet.
-func (g *Gateway) abortUntil(s *syn, done <-chan struct{}) {
+func (g *Gateway) abortUntil(id stack.TransportEndpointID, done <-chan struct{}) {
 	for {
-		id := s.request.ID()
 		if ep := g.stack.FindTransportEndpoint(ipv4.ProtocolNumber, tcp.ProtocolNumber, id, nicID); ep != nil {
 			ep.Abort()
 		}
