@@ -29,11 +29,15 @@ const (
 	maxMessage     = 8 << 20
 	eventQueue     = 64
 	handshakeLimit = 10 * time.Second
+	runLimit       = 30 * time.Second
 )
 
 // ErrClosed is the error of calls on a connection that has ended without a cause
 // of its own.
 var ErrClosed = errors.New("qmp: connection closed")
+
+// Event is what QEMU reports unasked.
+type Event = goqmp.Event
 
 // Error is QEMU's refusal of a command.
 type Error struct {
@@ -47,12 +51,13 @@ func (e *Error) Error() string { return fmt.Sprintf("qmp: %s: %s", e.Command, e.
 // Client is one connection. It is safe for concurrent use.
 type Client struct {
 	conn  net.Conn
-	write sync.Mutex // one command at a time on the wire
+	write chan struct{} // has room for one: whoever filled it may write
 
 	mu      sync.Mutex
 	nextID  uint64
 	calls   map[uint64]chan message
 	streams map[chan goqmp.Event]context.Context
+	dropped uint64
 	err     error
 
 	done chan struct{}
@@ -85,6 +90,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 func New(ctx context.Context, conn net.Conn) (*Client, error) {
 	c := &Client{
 		conn: conn, calls: map[uint64]chan message{}, streams: map[chan goqmp.Event]context.Context{}, done: make(chan struct{}),
+		write: make(chan struct{}, 1),
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeLimit)
 	defer cancel()
@@ -184,9 +190,10 @@ func (c *Client) publish(e goqmp.Event) {
 		default:
 			select {
 			case <-stream:
+				c.dropped++
 			default:
 			}
-			stream <- e
+			stream <- e // only this goroutine sends, so there is room now
 		}
 	}
 }
@@ -283,18 +290,39 @@ func (c *Client) forget(id uint64) {
 // send writes one line. A context that ends in the middle of it ends the
 // connection: half a command cannot be taken back.
 func (c *Client) send(ctx context.Context, line []byte) error {
-	c.write.Lock()
-	defer c.write.Unlock()
+	select {
+	case c.write <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.done:
+		return c.Err()
+	}
+	defer func() { <-c.write }()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { c.conn.SetWriteDeadline(time.Unix(1, 0)) }) //nolint:errcheck // see fail
-	defer stop()
-	if _, err := c.conn.Write(append(line, '\n')); err != nil {
-		c.fail(err)
-		return err
+	expired := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(expired)
+		c.conn.SetWriteDeadline(time.Unix(1, 0)) //nolint:errcheck // see fail
+	})
+	_, err := c.conn.Write(append(line, '\n'))
+	if !stop() {
+		// The deadline is this call's: the next one must not meet it.
+		<-expired
+		c.conn.SetWriteDeadline(time.Time{}) //nolint:errcheck // see fail
 	}
-	return nil
+	if err != nil {
+		c.fail(err)
+	}
+	return err
+}
+
+// Dropped counts the events that streams lost because nobody read them in time.
+func (c *Client) Dropped() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dropped
 }
 
 // Events gives the events from now on until ctx ends or the connection does,
@@ -341,7 +369,8 @@ func (c *Client) Connect() error { return c.Err() }
 func (c *Client) Disconnect() error { return c.Close() }
 
 // Run executes a command that is JSON already and returns QEMU's whole answer,
-// for qmp.Monitor. It waits without a limit; prefer Execute.
+// for qmp.Monitor. That interface has no contexts, so a lost answer is an error
+// after runLimit; prefer Execute.
 func (c *Client) Run(command []byte) ([]byte, error) {
 	var cmd struct {
 		Execute   string          `json:"execute"`
@@ -354,7 +383,9 @@ func (c *Client) Run(command []byte) ([]byte, error) {
 	if cmd.Arguments != nil {
 		args = cmd.Arguments
 	}
-	m, err := c.call(context.Background(), cmd.Execute, args)
+	ctx, cancel := context.WithTimeout(context.Background(), runLimit)
+	defer cancel()
+	m, err := c.call(ctx, cmd.Execute, args)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,9 @@ type Profile struct {
 	// has no capability: it owns root's files and nothing more.
 	UID int `json:"uid,omitempty"`
 	GID int `json:"gid,omitempty"`
+	// Groups to be a member of besides, when the step runs as root: that of /dev/kvm.
+	// All others go.
+	Groups []int `json:"groups,omitempty"`
 	// Read and Write are files and folders that the child may open, beneath Landlock.
 	// Descriptors that it inherits need no mention. Exec are programs it may become.
 	Read  []string `json:"read,omitempty"`

@@ -64,12 +64,13 @@ func restrict(p Profile) error {
 	}
 	// The program's own loader and libraries, and what every program reads.
 	rules := []landlock.Rule{
-		landlock.RODirs("/usr", "/lib", "/lib64", "/bin", "/proc", "/sys/devices/system").IgnoreIfMissing(),
+		landlock.RODirs("/usr", "/lib", "/lib64", "/bin", "/opt", "/nix/store", "/proc", "/sys/devices/system").IgnoreIfMissing(),
 		landlock.ROFiles("/etc/ld.so.cache").IgnoreIfMissing(),
 		landlock.RWFiles("/dev/null", "/dev/zero", "/dev/urandom", "/dev/kvm").IgnoreIfMissing().WithIoctlDev(),
 	}
 	rules = append(rules, pathRules(p)...)
-	if err := landlock.V9.BestEffort().RestrictPaths(rules...); err != nil {
+	// Beside the files: no TCP or UDP of its own, no abstract sockets, no signals to others.
+	if err := landlock.V9.BestEffort().Restrict(rules...); err != nil {
 		return fmt.Errorf("landlock: %w", err)
 	}
 	return nil
@@ -130,8 +131,8 @@ func clearBoundingSet() error {
 
 func changeUser(p Profile) error {
 	// The supervisor may be a member of docker or disk: those groups go first.
-	if err := syscall.Setgroups(nil); err != nil {
-		return fmt.Errorf("drop groups: %w", err)
+	if err := syscall.Setgroups(p.Groups); err != nil {
+		return fmt.Errorf("set groups to %v: %w", p.Groups, err)
 	}
 	if p.GID != 0 {
 		if err := syscall.Setresgid(p.GID, p.GID, p.GID); err != nil {

@@ -28,7 +28,7 @@ func Args(host Host, m Machine, fd descriptors) ([]string, error) {
 		b.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 	}
 	b.add("-smp", strconv.Itoa(m.CPUs), "-m", strconv.FormatInt(m.Memory>>20, 10)+"M")
-	b.add("-kernel", procFD(fd.Kernel), "-initrd", procFD(fd.Initrd), "-append", cmdline(host, m))
+	b.add("-kernel", reopened(host, m.Kernel, fd.Kernel), "-initrd", reopened(host, m.Initrd, fd.Initrd), "-append", cmdline(host, m))
 	b.add("-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", fd.QMP), "-mon", "chardev=qmp,mode=control")
 	b.add("-chardev", fmt.Sprintf("socket,id=console,fd=%d", fd.Console), "-serial", "chardev:console")
 	b.disks(m, fd)
@@ -156,6 +156,9 @@ func (b *builder) share(m Machine, fd descriptors) {
 		"-device", fmt.Sprintf("vhost-user-fs-%s,chardev=share,tag=%s", b.bus, comma(m.Share)))
 }
 
+// sshPortID is the port's name in QEMU's events.
+const sshPortID = "sshport"
+
 // ssh is a listening socket, so that the supervisor can begin a clean stream
 // again when the guest's server restarted.
 func (b *builder) ssh(m Machine, fd descriptors) {
@@ -163,7 +166,7 @@ func (b *builder) ssh(m Machine, fd descriptors) {
 		return
 	}
 	b.add("-chardev", fmt.Sprintf("socket,id=ssh,fd=%d,server=on,wait=off", fd.SSH),
-		"-device", "virtio-serial-"+b.bus, "-device", "virtserialport,chardev=ssh,name="+comma(m.SSHPort))
+		"-device", "virtio-serial-"+b.bus, "-device", "virtserialport,id="+sshPortID+",chardev=ssh,name="+comma(m.SSHPort))
 }
 
 func cmdline(host Host, m Machine) string {
@@ -183,9 +186,15 @@ func cmdline(host Host, m Machine) string {
 	return strings.Join(append(words, m.Cmdline...), " ")
 }
 
-// procFD is how QEMU opens a descriptor that it has already: -kernel and -initrd
-// take only paths.
-func procFD(number int) string { return fmt.Sprintf("/proc/self/fd/%d", number) }
+// reopened is how QEMU opens a descriptor that it has already: -kernel and -initrd
+// take only paths. macOS has no such path that can be read twice, and QEMU runs
+// as the user there: it gets the file's own.
+func reopened(host Host, path string, number int) string {
+	if host.OS == "darwin" {
+		return path
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", number)
+}
 
 // comma writes a comma twice, as QEMU's option values want it.
 func comma(value string) string { return strings.ReplaceAll(value, ",", ",,") }

@@ -30,8 +30,8 @@ func openFiles(c Config) (*files, error) {
 	err := errors.Join(
 		f.pair(&f.fd.QMP, &f.qmp),
 		f.pair(&f.fd.Console, &f.console),
-		f.open(&f.fd.Kernel, c.Machine.Kernel, os.O_RDONLY),
-		f.open(&f.fd.Initrd, c.Machine.Initrd, os.O_RDONLY),
+		f.load(&f.fd.Kernel, c.Machine.Kernel),
+		f.load(&f.fd.Initrd, c.Machine.Initrd),
 	)
 	if c.Machine.MAC != "" {
 		err = errors.Join(err, f.pair(&f.fd.Net, &f.net))
@@ -73,6 +73,23 @@ func (f *files) open(number *int, path string, mode int) error {
 		return err
 	}
 	*number = f.give(file)
+	return nil
+}
+
+// load hands over a file that QEMU opens once more by its descriptor's path, which
+// asks for permission again: the initramfs holds the guest's key and is nobody
+// else's to read, also not the uid's that QEMU runs under.
+func (f *files) load(number *int, path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	copied, err := anonymous(file)
+	if err != nil {
+		file.Close()
+		return fmt.Errorf("copy %q into memory: %w", path, err)
+	}
+	*number = f.give(copied)
 	return nil
 }
 

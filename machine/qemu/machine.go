@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"net"
 	"slices"
 )
 
@@ -37,6 +38,9 @@ type Disk struct {
 func (m Machine) validate() error {
 	if m.CPUs < 1 || m.Memory < 64<<20 {
 		return fmt.Errorf("a machine with %d CPUs and %d bytes of memory cannot start", m.CPUs, m.Memory)
+	}
+	if _, err := net.ParseMAC(m.MAC); m.MAC != "" && err != nil {
+		return fmt.Errorf("network interface: %w", err)
 	}
 	for _, d := range m.Disks {
 		if !slices.Contains([]string{"raw", "qcow2"}, d.Format) {

@@ -3,6 +3,8 @@ package qemu
 import (
 	"os"
 	"runtime"
+
+	"golang.org/x/sys/unix"
 )
 
 const hardwareAccel = "kvm"
@@ -19,4 +21,14 @@ func hardware() error {
 		}
 	}
 	return openable("/dev/kvm")
+}
+
+// accelGroups is the group that may open /dev/kvm: QEMU under a uid of its own is
+// a member of nothing else.
+func accelGroups(accel string) []int {
+	var st unix.Stat_t
+	if accel != hardwareAccel || unix.Stat("/dev/kvm", &st) != nil || st.Gid == 0 {
+		return nil
+	}
+	return []int{int(st.Gid)}
 }

@@ -34,7 +34,7 @@ type Process struct {
 	Console net.Conn // what the guest prints
 
 	cmd    *exec.Cmd
-	ssh    string
+	ssh    sshPort
 	stderr tail
 	done   chan struct{}
 	err    error
@@ -54,13 +54,13 @@ func Start(ctx context.Context, c Config) (*Process, error) {
 		f.closeOurs()
 		return nil, err
 	}
-	profile := confine.Profile{UID: c.UID, GID: c.GID, Read: []string{c.Machine.Kernel, c.Machine.Initrd, "/usr/share"}}
+	profile := confine.Profile{UID: c.UID, GID: c.GID, Groups: accelGroups(c.Host.Accel)}
 	cmd, err := confine.Command(c.Self, profile, c.Host.Binary, args...)
 	if err != nil {
 		f.closeOurs()
 		return nil, err
 	}
-	p := &Process{Net: f.net, Console: f.console, cmd: cmd, ssh: c.SSHSocket, done: make(chan struct{})}
+	p := &Process{Net: f.net, Console: f.console, cmd: cmd, ssh: sshPort{path: c.SSHSocket}, done: make(chan struct{})}
 	cmd.ExtraFiles, cmd.Stderr, cmd.Env = f.child, &p.stderr, []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	if err := p.launch(); err != nil {
 		f.closeOurs()
@@ -69,6 +69,11 @@ func Start(ctx context.Context, c Config) (*Process, error) {
 	f.closeChild()
 	if p.QMP, err = qmp.New(ctx, f.qmp); err != nil {
 		err = p.explain(err)
+		p.Kill()
+		f.closeOurs()
+		return nil, err
+	}
+	if err := p.watchSSH(); err != nil {
 		p.Kill()
 		f.closeOurs()
 		return nil, err
@@ -139,13 +144,6 @@ func (p *Process) Quit(ctx context.Context) error {
 		p.Kill()
 		return errors.Join(err, errors.New("qemu did not end when asked to and was killed"))
 	}
-}
-
-// DialSSH opens a stream to the guest's SSH port. QEMU serves one at a time: the
-// guest sees the end of the old one before the beginning of the new.
-func (p *Process) DialSSH(ctx context.Context) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "unix", p.ssh)
 }
 
 // tail keeps the last 4 KiB of what is written to it.
