@@ -169,7 +169,11 @@ func tlsRows() []row {
 }
 
 // withECH appends an encrypted_client_hello extension to a ClientHello record.
-func withECH(b []byte) []byte { return withExtension(b, []byte{0xfe, 0x0d, 0, 1, 0}) }
+func withECH(b []byte) []byte {
+	body := append([]byte{0, 0, 1, 0, 1, 7, 0, 32}, make([]byte, 32)...) // outer, HKDF-SHA256, AES-128-GCM, config 7, a key
+	body = append(append(body, 0, 64), make([]byte, 64)...)
+	return withExtension(b, append([]byte{0xfe, 0x0d, 0, byte(len(body))}, body...))
+}
 
 // twiceSNI appends a second server_name extension.
 func twiceSNI(b []byte) []byte {

@@ -71,10 +71,15 @@ func (g *Gateway) recoverPanic(what string) {
 }
 
 // refuse resets the connection if it was not answered.
-func (s *syn) refuse() {
+func (s *syn) refuse() { s.answer(true) }
+
+// ignore lets the guest ask again, as its TCP does after a second.
+func (s *syn) ignore() { s.answer(false) }
+
+func (s *syn) answer(reset bool) {
 	if !s.answered {
 		s.answered = true
-		s.request.Complete(true)
+		s.request.Complete(reset)
 	}
 }
 
@@ -135,6 +140,9 @@ func (g *Gateway) serveName(s *syn) {
 // server accepted it.
 func (g *Gateway) serveRaw(s *syn, f *flow) {
 	up, err := g.dial(f)
+	if errors.Is(err, errTooMany) {
+		s.ignore()
+	}
 	if err != nil {
 		g.dialFailed(f, "tcp", err)
 		return
@@ -162,8 +170,7 @@ func (g *Gateway) accept(s *syn, buffer int) (guestConn, error) {
 	ep, err := s.request.CreateEndpoint(&queue)
 	stop()
 	close(done)
-	s.answered = true
-	s.request.Complete(err != nil)
+	s.answer(err != nil)
 	if err != nil {
 		return guestConn{}, errors.New(err.String())
 	}
