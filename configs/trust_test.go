@@ -1,0 +1,125 @@
+package configs
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestWidening: what the project asks for beyond the defaults, and nothing else.
+func TestWidening(t *testing.T) {
+	w := newWorld(t, `network:
+  default: allow
+  presets: [npm]
+  allow: ["b.example.com", "a.example.com:22/tcp"]
+  deny: ["c.example.com"]
+ports: ["3000", "0.0.0.0:80:80", "[::1]:81:81"]
+image: {mirror: "http://mirror.example/debian"}
+workspace:
+  mounts:
+    - {source: ., target: /inside}
+    - {source: .., target: /outside}
+    - {source: link, target: /linked, readonly: true}
+`)
+	w.user("network: {allow: [mine.example.com]}\n")
+	if err := os.Symlink(w.opts.Home, filepath.Join(w.opts.Dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, x := range w.load().Widening() {
+		got = append(got, x.Kind+" "+strings.ReplaceAll(x.What, filepath.Dir(w.opts.Dir), "ROOT"))
+	}
+	want := strings.Join([]string{
+		"allow a.example.com:22/tcp", "allow b.example.com", "default every public name may be reached", "mirror http://mirror.example/debian",
+		`mount "ROOT" on "/outside", writable`, `mount "ROOT/home" on "/linked", read only`, "port guest port 80 on 0.0.0.0 port 80",
+	}, "\n")
+	if strings.Join(got, "\n") != want {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), want)
+	}
+}
+
+// TestConsent holds for exactly what was asked, in this project, in any order.
+func TestConsent(t *testing.T) {
+	w := newWorld(t, "network: {allow: [a.example.com, b.example.com]}\n")
+	trust := Trust{filepath.Join(t.TempDir(), "state", "trust.json")}
+	ask := func(yaml string) bool {
+		t.Helper()
+		w.write(w.file(), yaml)
+		ok, err := trust.Trusted(w.load())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ok
+	}
+	if !ask("network: {presets: [npm]}\n") {
+		t.Error("presets need consent")
+	}
+	if ask("network: {allow: [a.example.com, b.example.com]}\n") {
+		t.Error("trusted before any consent")
+	}
+	if err := trust.Grant(w.load()); err != nil {
+		t.Fatal(err)
+	}
+	for yaml, want := range map[string]bool{
+		"network: {allow: [a.example.com, b.example.com]}\n":                                 true,
+		"# moved\nenv: {A: b}\nnetwork: {allow: [b.example.com, a.example.com]}\n":           true,
+		"network: {allow: [a.example.com]}\n":                                                false,
+		"network: {allow: [a.example.com, b.example.com, c.example.com]}\n":                  false,
+		"network: {allow: [a.example.com, \"b.example.com:22/tcp\"]}\n":                      false,
+		"network: {allow: [a.example.com, b.example.com], default: allow}\n":                 false,
+		"network: {allow: [a.example.com, b.example.com]}\nports: [\"0.0.0.0:3000:3000\"]\n": false,
+	} {
+		if got := ask(yaml); got != want {
+			t.Errorf("trusted %v: %s", got, yaml)
+		}
+	}
+	other := newWorld(t, "network: {allow: [a.example.com, b.example.com]}\n")
+	if ok, err := trust.Trusted(other.load()); ok || err != nil {
+		t.Errorf("another project is trusted: %v, %v", ok, err)
+	}
+	if err := trust.Revoke(w.opts.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if ask("network: {allow: [a.example.com, b.example.com]}\n") {
+		t.Error("trusted after Revoke")
+	}
+}
+
+func TestGrantsAreBoundedAndPrivate(t *testing.T) {
+	w := newWorld(t, "")
+	trust := Trust{filepath.Join(t.TempDir(), "trust.json")}
+	for i := range maxGrants + 3 {
+		w.write(w.file(), "network: {allow: [\"a.example.com:"+strings.Repeat("1", 1+i%4)+strings.Repeat(",9", i/4)+"\"]}\n")
+		c := w.load()
+		if err := trust.Grant(c); err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := trust.Trusted(c); !ok || err != nil {
+			t.Fatalf("grant %d does not hold: %v", i, err)
+		}
+	}
+	file, err := trust.read()
+	if err != nil || len(file.Projects[w.opts.Dir]) != maxGrants {
+		t.Errorf("%d grants, %v", len(file.Projects[w.opts.Dir]), err)
+	}
+	if info, err := os.Stat(trust.Path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+func TestBrokenConsentTrustsNothing(t *testing.T) {
+	w := newWorld(t, "network: {allow: [a.example.com]}\n")
+	for _, text := range []string{"{", `{"version": 2}`, `{"version": 1, "projects": []}`} {
+		trust := Trust{filepath.Join(t.TempDir(), "trust.json")}
+		if err := os.WriteFile(trust.Path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := trust.Trusted(w.load()); ok || err == nil {
+			t.Errorf("%s: trusted %v, %v", text, ok, err)
+		}
+		if err := trust.Grant(w.load()); err == nil {
+			t.Errorf("%s: overwritten", text)
+		}
+	}
+}
