@@ -4,7 +4,13 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
+	"unicode"
 )
+
+// maxDisks is the root and a payload: with network, share, entropy, serial and
+// balloon they fill seven of microvm's eight virtio-mmio slots.
+const maxDisks = 2
 
 // Machine is a virtual machine as QEMU sees one. A sandbox and an image builder
 // are both Machines.
@@ -41,6 +47,14 @@ func (m Machine) validate() error {
 	}
 	if _, err := net.ParseMAC(m.MAC); m.MAC != "" && err != nil {
 		return fmt.Errorf("network interface: %w", err)
+	}
+	if len(m.Disks) > maxDisks {
+		return fmt.Errorf("%d disks: the machine has room for %d", len(m.Disks), maxDisks)
+	}
+	for _, w := range m.Cmdline {
+		if strings.ContainsFunc(w, unicode.IsControl) {
+			return fmt.Errorf("kernel command line: %q has a control character", w)
+		}
 	}
 	for _, d := range m.Disks {
 		if !slices.Contains([]string{"raw", "qcow2"}, d.Format) {

@@ -74,6 +74,11 @@ func Probe(ctx context.Context, arch, override string) (Host, error) {
 	}
 	h.Sandbox = strings.Contains(help, "\n-sandbox ")
 	h.Accel, h.Why, err = chooseAccel(arch, override)
+	if err == nil && override == "" && h.Accel != "tcg" {
+		if err := tryGuest(ctx, binary, arch, h.Accel); err != nil {
+			h.Accel, h.Why = "tcg", err.Error()
+		}
+	}
 	if h.Accel == "tcg" && arch == "amd64" {
 		h.TSCkHz = measureTSC()
 	}
