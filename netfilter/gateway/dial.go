@@ -35,7 +35,7 @@ func (u upstream) CloseWrite() error {
 // may not be dialled refuses it whole, because an honest name has none and a
 // rebinding one would be tried until it lands.
 func (g *Gateway) resolve(ctx context.Context, name string) ([]netip.Addr, error) {
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.patience.resolve)
 	defer cancel()
 	answer, err := g.cfg.Resolver.LookupNetIP(ctx, "ip", name+".")
 	if notFound(err) {

@@ -65,6 +65,8 @@ type Config struct {
 	Dialer   Dialer
 	Audit    *audit.Log // nil keeps no log
 	Log      *slog.Logger
+
+	patience patience // shortened by tests
 }
 
 // Gateway serves one guest until its link ends or Close is called.
@@ -122,6 +124,9 @@ func Start(ctx context.Context, cfg Config) (*Gateway, error) {
 func (c *Config) check() error {
 	if c.MTU == 0 {
 		c.MTU = DefaultMTU
+	}
+	if c.patience == (patience{}) {
+		c.patience = patience{hello: helloTimeout, resolve: resolveTimeout}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

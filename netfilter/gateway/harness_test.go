@@ -166,10 +166,12 @@ func newWorld(t testing.TB, mtu int, allow ...string) *world {
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	g, err := Start(context.Background(), Config{
+	cfg := Config{
 		Link: ours, MAC: guestMAC, Guest: guestPrefix, Gateway: gatewayAddr, MTU: mtu, Policy: policy(t, allow...),
 		HostNet: func() netfilter.HostNet { return netfilter.HostNet{} }, Resolver: fake, Dialer: fake, Log: log,
-	})
+	}
+	cfg.patience = patience{hello: time.Second, resolve: time.Second}
+	g, err := Start(context.Background(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func (x *exchange) next() bool {
 	if _, err := x.in.Peek(1); err != nil {
 		return false
 	}
-	_ = x.conn.SetReadDeadline(time.Now().Add(helloTimeout))
+	_ = x.conn.SetReadDeadline(time.Now().Add(x.g.cfg.patience.hello))
 	req, err := intercept.ReadRequest(x.in, x.f.name, x.f.port)
 	if err != nil {
 		x.badRequest(err)

@@ -23,7 +23,7 @@ func (g *Gateway) serveInspected(s *syn, f *flow) {
 	defer conn.Close()
 	stop := context.AfterFunc(f.ctx, conn.reset)
 	defer stop()
-	_ = conn.SetReadDeadline(time.Now().Add(helloTimeout))
+	_ = conn.SetReadDeadline(time.Now().Add(g.cfg.patience.hello))
 	first := make([]byte, 1)
 	if _, err := conn.Read(first); err != nil {
 		if err == io.EOF {

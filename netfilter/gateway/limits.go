@@ -20,10 +20,11 @@ const (
 	maxDialsPerName = 64
 	// maxHalfOpen is handshakes that the guest has not completed. One that is more
 	// ends the oldest, because an honest guest on this link completes in microseconds.
-	maxHalfOpen = 128
+	maxHalfOpen = 384
 	// maxInFlight is SYNs being decided, dialled for or answered. It is above
-	// maxDials+maxHalfOpen, so that what gVisor drops is a flood only.
-	maxInFlight = 1024
+	// maxDials+maxHalfOpen, so that what gVisor drops is a flood only, and below
+	// maxFlows, so that a flood does not take the place of what is open.
+	maxInFlight = 768
 
 	// wideFlows connections get buffers for full throughput (wideBuffer, each
 	// direction); those beyond get narrowBuffer. Together at most 256 MiB.
@@ -68,3 +69,6 @@ const (
 	// maxDenials is how many refusals are remembered for Denials.
 	maxDenials = 256
 )
+
+// patience is the waits that a hostile guest or a dead resolver can use up whole.
+type patience struct{ hello, resolve time.Duration }

@@ -123,16 +123,12 @@ func tlsRows() []row {
 			refusedTLS(t, w, bytes.Repeat(record, 20), reasonProtocol)
 		}},
 		{"T10_slow_hello", func(t *testing.T, w *world) {
-			if testing.Short() {
-				t.Skip("takes the whole budget of 10 s")
-			}
 			w.net.serve(t, 443, echo)
 			c := w.guest.mustDial(w.guest.resolve("example.com"), 443)
-			_ = c.SetDeadline(time.Now().Add(helloTimeout + 4*time.Second))
 			_, _ = c.Write(good(t)[:20])
 			start := time.Now()
 			_, _ = io.ReadAll(c)
-			if took := time.Since(start); took > helloTimeout+3*time.Second {
+			if took := time.Since(start); took > 3*time.Second {
 				t.Errorf("held for %v", took)
 			}
 			w.quiet(t)

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,8 @@ const (
 	smallCopy = 4 << 10
 	bigCopy   = 128 << 10
 )
+
+var errCopy = errors.New("copying broke off")
 
 // copies copies, and keeps the big buffers between bursts.
 type copies struct{ pool sync.Pool }
@@ -32,24 +35,26 @@ func (g *Gateway) splice(f *flow, guest guestConn, up upstream, proto string) {
 
 // carry is splice with readers that may have bytes of their own in front.
 func (g *Gateway) carry(f *flow, guest guestConn, guestIn io.Reader, up upstream, upIn io.Reader) {
-	stop := context.AfterFunc(f.ctx, func() {
+	orderly := context.AfterFunc(f.ctx, func() { // also after a panic here, when the flow is finished
 		guest.reset()
 		up.Close()
 	})
-	defer stop()
-	var upErr, downErr error
+	upErr, downErr := errCopy, error(nil)
 	var both sync.WaitGroup
 	both.Go(func() {
+		defer func() {
+			if upErr != nil {
+				f.end(upErr)
+			}
+		}()
 		defer g.recoverPanic("copy")
-		if upErr = g.copies.pump(up, guestIn, &f.up); upErr != nil {
-			f.end(upErr)
-		}
+		upErr = g.copies.pump(up, guestIn, &f.up)
 	})
 	if downErr = g.copies.pump(guest, upIn, &f.down); downErr != nil {
 		f.end(downErr)
 	}
 	both.Wait()
-	if upErr != nil || downErr != nil {
+	if orderly() && (upErr != nil || downErr != nil) {
 		guest.reset()
 	}
 	guest.Close()

@@ -123,6 +123,7 @@ func (g *Gateway) serveName(s *syn) {
 	if !ok {
 		entry.Reason = reasonLimit
 		g.denied(entry)
+		s.ignore()
 		return
 	}
 	defer g.flows.finish(f)
