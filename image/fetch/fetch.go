@@ -8,9 +8,11 @@ package fetch
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net"
 	"net/http"
@@ -21,12 +23,21 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// File is one file to have. URL is where it is, SHA256 (hex) and Size in bytes
-// what it must be. Size 0 means unknown, at most MaxUnsized.
+// File is one file to have. URL is where it is, the hash (hex; one of the two)
+// and Size in bytes what it must be. Size 0 means unknown, at most MaxUnsized.
 type File struct {
 	URL    string
 	SHA256 string
+	SHA512 string // what npm's registry announces
 	Size   int64
+}
+
+// sum is the file's name in the cache, and the hash that must come to it.
+func (f File) sum() (string, hash.Hash) {
+	if f.SHA256 == "" {
+		return f.SHA512, sha512.New()
+	}
+	return f.SHA256, sha256.New()
 }
 
 // Limits. A file of Debian's archive is below 2 GiB; what has no announced size
@@ -74,8 +85,9 @@ func NewHTTP() *http.Client {
 	}}
 }
 
-// Path says where the file with this hash is or will be in the cache.
-func (c *Client) Path(sum string) string {
+// Path says where f is or will be in the cache. f has a valid hash.
+func (c *Client) Path(f File) string {
+	sum, _ := f.sum()
 	return filepath.Join(c.Dir, sum[:2], sum)
 }
 
@@ -98,7 +110,7 @@ func (c *Client) Get(ctx context.Context, f File) (string, error) {
 	if err := check(f); err != nil {
 		return "", err
 	}
-	path := c.Path(f.SHA256)
+	path := c.Path(f)
 	if info, err := os.Stat(path); err == nil && (f.Size == 0 || info.Size() == f.Size) {
 		c.count(info.Size())
 		return path, nil
@@ -124,8 +136,9 @@ func (c *Client) Get(ctx context.Context, f File) (string, error) {
 }
 
 func check(f File) error {
-	if raw, err := hex.DecodeString(f.SHA256); err != nil || len(raw) != sha256.Size {
-		return fmt.Errorf("download %s: %q is no sha256", f.URL, f.SHA256)
+	sum, algorithm := f.sum()
+	if raw, err := hex.DecodeString(sum); err != nil || len(raw) != algorithm.Size() {
+		return fmt.Errorf("download %s: %q is no hash", f.URL, sum)
 	}
 	if f.Size < 0 || f.Size > MaxSize {
 		return fmt.Errorf("download %s: announced size %d is out of range", f.URL, f.Size)

@@ -2,11 +2,11 @@ package fetch
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"time"
@@ -120,7 +120,7 @@ func (c *Client) open(ctx context.Context, url string, offset int64) (*http.Resp
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return nil, unreachable(err)
 	}
 	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent && offset > 0 {
 		return resp, nil
@@ -132,12 +132,23 @@ func (c *Client) open(ctx context.Context, url string, offset int64) (*http.Resp
 	return nil, fmt.Errorf("server answered %s", resp.Status)
 }
 
+// unreachable tells a server that is not there from a connection that broke:
+// only the second is worth another try.
+func unreachable(err error) error {
+	var op *net.OpError
+	var timeout net.Error
+	if errors.As(err, &op) && op.Op == "dial" || errors.As(err, &timeout) && timeout.Timeout() {
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	return err
+}
+
 // verify reads the whole file back: resumed halves may come from different servers.
 func verify(file *os.File, f File) error {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	sum := sha256.New()
+	want, sum := f.sum()
 	n, err := io.Copy(sum, file)
 	if err != nil {
 		return err
@@ -145,8 +156,8 @@ func verify(file *os.File, f File) error {
 	if f.Size > 0 && n != f.Size {
 		return fmt.Errorf("%w: %d bytes instead of %d", ErrHash, n, f.Size)
 	}
-	if got := hex.EncodeToString(sum.Sum(nil)); got != f.SHA256 {
-		return fmt.Errorf("%w: sha256 %s instead of %s", ErrHash, got, f.SHA256)
+	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
+		return fmt.Errorf("%w: hash %s instead of %s", ErrHash, got, want)
 	}
 	return nil
 }

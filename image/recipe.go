@@ -1,0 +1,103 @@
+package image
+
+import (
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/sbx-vm/sbx/image/deb"
+)
+
+//go:embed recipes/*.yaml
+var recipes embed.FS
+
+// Recipe says what is in an image. See recipes/ for one with comments.
+type Recipe struct {
+	Name     string            `yaml:"name" json:"name"`
+	Codename string            `yaml:"codename" json:"codename"`
+	Suites   []string          `yaml:"suites" json:"suites"`     // the first must exist on a mirror
+	Security string            `yaml:"security" json:"security"` // suite of the security archive
+	Packages []string          `yaml:"packages" json:"packages"`
+	Kernel   map[string]string `yaml:"kernel" json:"kernel"`   // package by architecture
+	Modules  []string          `yaml:"modules" json:"modules"` // for the initramfs
+	Stubs    []Stub            `yaml:"stubs" json:"stubs"`
+	Npm      Npm               `yaml:"npm" json:"npm"`
+	Run      []string          `yaml:"run" json:"run,omitempty"` // provisioning, see With
+}
+
+// Stub is an empty package that stands for a dependency nobody wants, see [deb.Stub].
+type Stub struct {
+	Name     string   `yaml:"name" json:"name"`
+	Provides []string `yaml:"provides" json:"provides"`
+	Reason   string   `yaml:"reason" json:"reason"`
+}
+
+func (s Stub) deb() deb.Stub {
+	return deb.Stub{Name: s.Name, Provides: s.Provides, Reason: s.Reason}
+}
+
+// Npm pins npm's tarball.
+type Npm struct {
+	Version   string `yaml:"version" json:"version"`
+	Integrity string `yaml:"integrity" json:"integrity"` // sha512-…, as the registry says it
+}
+
+// LoadRecipe returns a built-in recipe.
+func LoadRecipe(name string) (Recipe, error) {
+	data, err := recipes.ReadFile("recipes/" + name + ".yaml")
+	if err != nil {
+		return Recipe{}, fmt.Errorf("no recipe %q; there is: %s", name, Names())
+	}
+	var r Recipe
+	if err := yaml.UnmarshalWithOptions(data, &r, yaml.Strict()); err != nil {
+		return Recipe{}, fmt.Errorf("recipe %s: %w", name, err)
+	}
+	return r, nil
+}
+
+// Names lists the built-in recipes.
+func Names() []string {
+	entries, err := recipes.ReadDir("recipes")
+	if err != nil {
+		return nil // embedded: cannot happen
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name()[:len(e.Name())-len(".yaml")])
+	}
+	return names
+}
+
+// With returns the recipe with a project's own packages and provisioning commands.
+func (r Recipe) With(packages, run []string) Recipe {
+	r.Packages = append(slices.Clone(r.Packages), packages...)
+	slices.Sort(r.Packages)
+	r.Packages = slices.Compact(r.Packages)
+	r.Run = append(slices.Clone(r.Run), run...)
+	return r
+}
+
+// Key names the recipe's content for one architecture, before any index is
+// read: an image with this key will do until newer packages are asked for.
+func (r Recipe) Key(arch string) string {
+	return digest(formatVersion, arch, r)
+}
+
+// digest is 16 hex digits of SHA-256 over the JSON of its parts: short enough
+// for a path, long enough that nobody meets a collision by chance. It names
+// what the host itself made, it guards nothing.
+func digest(parts ...any) string {
+	sum := sha256.New()
+	encoder := json.NewEncoder(sum)
+	for _, part := range parts {
+		if err := encoder.Encode(part); err != nil {
+			panic("image: digest of a value that is no JSON: " + err.Error())
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil))[:16]
+}
