@@ -18,6 +18,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	goqmp "github.com/digitalocean/go-qemu/qmp"
@@ -200,7 +201,8 @@ func (c *Client) publish(e goqmp.Event) {
 
 // fail ends the connection and everybody who waits on it.
 func (c *Client) fail(err error) {
-	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) { // QEMU has ended
 		err = ErrClosed
 	}
 	c.conn.Close()
