@@ -69,7 +69,7 @@ func (m *Mount) setPosition(at Position) { m.at = at }
 
 // Network is what the guest may reach.
 type Network struct {
-	Default string   `yaml:"default" jsonschema:"enum=deny,enum=allow,description=for names that no rule matches; private ranges and the host stay out of reach either way"`
+	Default string   `yaml:"default" jsonschema:"enum=deny,enum=allow,description=for names that no rule matches; never private ranges or the host"`
 	Presets []Text   `yaml:"presets" jsonschema:"description=built-in lists of hosts"`
 	Allow   []Rule   `yaml:"allow" jsonschema:"description=names that may be reached: api.example.com or *.example.org:443\\,8443 or github.com:22/tcp"`
 	Deny    []Rule   `yaml:"deny" jsonschema:"description=names that may not be reached"`

@@ -14,7 +14,8 @@ import (
 func FuzzConfig(f *testing.F) {
 	for _, seed := range []string{
 		design, "a: &a [*a]\n", "<<: {}\n", "? a\n: b\n", "network:\n\tallow: []\n", "env: {a: |\n  b\n}\n", "- - - -\n", "{{{{", "\"\\x1b\": 1\n",
-		"name: !!binary aGk=\n", "%YAML 1.1\n---\na: 1\n", "network: {allow: [\"*.x.test:1-2/tcp\"]}\n", "version: 1\n...\n---\n", "env:\n  a: 'b\n", "ports: [\"1\"]\n",
+		"name: !!binary aGk=\n", "%YAML 1.1\n---\na: 1\n", "network: {allow: [\"*.x.test:1-2/tcp\"]}\n",
+		"version: 1\n...\n---\n", "env:\n  a: 'b\n", "ports: [\"1\"]\n",
 	} {
 		f.Add([]byte(seed))
 	}

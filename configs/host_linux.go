@@ -11,5 +11,5 @@ func hostMemory() machine.Bytes {
 	if unix.Sysinfo(&info) != nil {
 		return 0
 	}
-	return machine.Bytes(uint64(info.Totalram) * uint64(info.Unit))
+	return machine.Bytes(info.Totalram * uint64(info.Unit))
 }

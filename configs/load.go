@@ -82,7 +82,7 @@ func Load(opts Options) (*Config, error) {
 	}
 	fromEnv, warnings := envLayer(env)
 	merged, values := overlay(rep, []layer{
-		flagLayer(rep, opts.Flags), fromEnv, {"project", projectScalars}, {"user", userScalars}, defaults(opts.Host),
+		flagLayer(opts.Flags), fromEnv, {"project", projectScalars}, {"user", userScalars}, defaults(opts.Host),
 	})
 	b := &builder{
 		rep: rep, file: file, user: user, merged: merged, home: opts.Home,

@@ -129,7 +129,7 @@ func TestUserFileIsStrict(t *testing.T) {
 // TestAllFaultsAtOnce: one run shows everything, in order, with the lines.
 func TestAllFaultsAtOnce(t *testing.T) {
 	w := newWorld(t, `version: 1
-nmae: x
+naem: x
 resources: {cpus: many, memory: 4}
 network:
   allow: ["*.com", 10.0.0.1]
@@ -138,13 +138,13 @@ ports: ["99999"]
 `)
 	var at []string
 	for _, p := range w.problems() {
-		at = append(at, strings.TrimPrefix(p.Position.String(), w.file()))
+		at = append(at, strings.TrimPrefix(p.String(), w.file()))
 	}
 	want := []string{":2:1", ":3:19", ":3:33", ":5:11", ":5:20", ":6:13", ":7:9"}
 	if !slices.Equal(at, want) {
 		t.Errorf("problems at %v, want %v\n%s", at, want, w.problems())
 	}
-	if got, want := w.problems()[0].Excerpt, "    2 | nmae: x\n      | ^"; got != want {
+	if got, want := w.problems()[0].Excerpt, "    2 | naem: x\n      | ^"; got != want {
 		t.Errorf("excerpt\n%s\nwant\n%s", got, want)
 	}
 }
@@ -162,7 +162,7 @@ func TestOversizedFileIsRefusedFirst(t *testing.T) {
 		t.Errorf("%v", ps)
 	}
 	w = newWorld(t, strings.Repeat("- a\n", maxTokens))
-	if ps := w.problems(); len(ps) != 1 || !strings.Contains(ps[0].Text, "more than 50000 parts") {
+	if ps := w.problems(); len(ps) != 1 || !strings.Contains(ps[0].Text, "more than 20000 parts") {
 		t.Errorf("%v", ps)
 	}
 }
@@ -208,7 +208,8 @@ docker: {enabled: false}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	image := ImageSpec{Base: "debian-13", Packages: []string{"postgresql-client"}, Run: []string{"npm install -g @anthropic-ai/claude-code", "npm install -g typescript"}}
+	image := ImageSpec{Base: "debian-13", Packages: []string{"postgresql-client"},
+		Run: []string{"npm install -g @anthropic-ai/claude-code", "npm install -g typescript"}}
 	if diff := cmp.Diff(image, c.Image); diff != "" {
 		t.Error(diff)
 	}

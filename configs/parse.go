@@ -17,7 +17,7 @@ import (
 // parser recurses, and a Go stack overflow cannot be recovered.
 const (
 	maxFile   = 1 << 20
-	maxTokens = 50_000
+	maxTokens = 20_000
 	maxDepth  = 32
 )
 

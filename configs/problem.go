@@ -41,7 +41,7 @@ type Problem struct {
 
 func (p Problem) Error() string {
 	text := p.Text
-	if at := p.Position.String(); at != "" {
+	if at := p.String(); at != "" {
 		text = at + ": " + text
 	}
 	if p.Excerpt != "" {

@@ -115,7 +115,8 @@ func TestTemplate(t *testing.T) {
 	var full []string
 	for line := range strings.Lines(rest) {
 		bare := strings.TrimPrefix(strings.TrimSpace(line), "# ")
-		if key, _, ok := strings.Cut(bare, ":"); ok && strings.HasPrefix(strings.TrimSpace(line), "# ") && strings.Trim(key, " abcdefghijklmnopqrstuvwxyz") == "" && !strings.HasPrefix(bare, "sbx") {
+		commented := strings.HasPrefix(strings.TrimSpace(line), "# ") && !strings.HasPrefix(bare, "sbx")
+		if key, _, ok := strings.Cut(bare, ":"); ok && commented && strings.Trim(key, " abcdefghijklmnopqrstuvwxyz") == "" {
 			line = strings.Replace(line, "# ", "", 1)
 		}
 		full = append(full, line)
@@ -133,7 +134,7 @@ func TestTemplate(t *testing.T) {
 func TestSchemaRefuses(t *testing.T) {
 	s := compiled(t)
 	for _, text := range []string{
-		"nmae: x\n", "network: {alow: []}\n", "resources: {memory: 4GB}\n", "resources: {cpus: \"4\"}\n", "ports: [3000]\n", "ports: [\"a:1\"]\n",
+		"naem: x\n", "network: {alow: []}\n", "resources: {memory: 4GB}\n", "resources: {cpus: \"4\"}\n", "ports: [3000]\n", "ports: [\"a:1\"]\n",
 		"network: {presets: [nmp]}\n", "agent: cluade\n", "version: 2\n", "docker: {enabled: on}\n", "secrets: []\n", "network: {ask: 30s}\n",
 		"workspace: {mode: sync}\n", "workspace: {mounts: [{target: /x}]}\n", "env: {A: 1}\n", "network: {default: audit}\n",
 	} {

@@ -149,7 +149,7 @@ func defaults(h Host) layer {
 	return layer{"default", values}
 }
 
-func flagLayer(rep *report, flags map[string]string) layer {
+func flagLayer(flags map[string]string) layer {
 	values := map[string]scalar{}
 	for _, s := range Settings() {
 		if text, ok := flags[s.Flag]; ok {

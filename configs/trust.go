@@ -68,7 +68,7 @@ func (t Trust) change(edit func(*trustFile)) error {
 	if err := lock.Lock(); err != nil {
 		return fmt.Errorf("keep consent: %w", err)
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }() // closing the descriptor cannot leave the lock held
 	file, err := t.read()
 	if err != nil {
 		return err

@@ -63,7 +63,10 @@ func TestEntriesComeBack(t *testing.T) {
 // line of its own nor speak to the terminal, also after decoding.
 func TestHostileTextIsEscaped(t *testing.T) {
 	l, path := open(t, Options{})
-	for _, name := range []string{"a\nb", "a\x1b[2Jb", `a","verdict":"allow`, "a\x7fb", "a\u009bb", "a\u202eb", "a\u2028b", "a\xffb", "a\x00b", strings.Repeat("x", 10_000), "<script>"} {
+	for _, name := range []string{
+		"a\nb", "a\x1b[2Jb", `a","verdict":"allow`, "a\x7fb", "a\u009bb", "a\u202eb", "a\u2028b", "a\xffb", "a\x00b",
+		strings.Repeat("x", 10_000), "<script>",
+	} {
 		l.Write(Entry{Kind: DNS, Verdict: VerdictDeny, Name: name})
 	}
 	if err := l.Close(); err != nil {
@@ -260,8 +263,12 @@ func TestNilLogKeepsNothing(t *testing.T) {
 }
 
 func TestEntryFieldNamesAreAnInterface(t *testing.T) {
-	text, err := json.Marshal(Entry{Kind: DNS, Verdict: VerdictDeny, Name: "a", Addr: "b", Port: 1, Proto: "c", Rule: "d", Origin: "e", Reason: "f", BytesUp: 1, BytesDown: 2, DurationMS: 3, Count: 4, Sandbox: "s"})
-	want := `{"time":"0001-01-01T00:00:00Z","sandbox":"s","kind":"dns","verdict":"deny","name":"a","addr":"b","port":1,"proto":"c","rule":"d","origin":"e","reason":"f","bytes_up":1,"bytes_down":2,"duration_ms":3,"count":4}`
+	text, err := json.Marshal(Entry{
+		Kind: DNS, Verdict: VerdictDeny, Name: "a", Addr: "b", Port: 1, Proto: "c", Rule: "d", Origin: "e", Reason: "f",
+		BytesUp: 1, BytesDown: 2, DurationMS: 3, Count: 4, Sandbox: "s",
+	})
+	want := `{"time":"0001-01-01T00:00:00Z","sandbox":"s","kind":"dns","verdict":"deny","name":"a","addr":"b","port":1,"proto":"c",` +
+		`"rule":"d","origin":"e","reason":"f","bytes_up":1,"bytes_down":2,"duration_ms":3,"count":4}`
 	if err != nil || string(text) != want {
 		t.Errorf("%s, %v", text, err)
 	}

@@ -31,8 +31,8 @@ func Read(ctx context.Context, path string, opts ReadOptions, f func(Entry) erro
 		opts.Poll = 250 * time.Millisecond
 	}
 	pick := func(line []byte) error {
-		var e Entry
-		if json.Unmarshal(line, &e) != nil || opts.Denied && !e.Denied() || e.Time.Before(opts.Since) {
+		e, ok := opts.pick(line)
+		if !ok {
 			return nil
 		}
 		return f(e)
@@ -44,6 +44,13 @@ func Read(ctx context.Context, path string, opts ReadOptions, f func(Entry) erro
 		return readWhole(path, pick)
 	}
 	return follow(ctx, path, opts.Poll, pick)
+}
+
+// pick decodes a line and tells whether it is an entry that was asked for.
+func (o ReadOptions) pick(line []byte) (Entry, bool) {
+	var e Entry
+	err := json.Unmarshal(line, &e)
+	return e, err == nil && (e.Denied() || !o.Denied) && !e.Time.Before(o.Since)
 }
 
 func readWhole(path string, f func([]byte) error) error {
