@@ -172,6 +172,31 @@ func TestGuestFindsItsDiskAndQEMUIsNobody(t *testing.T) {
 	}
 }
 
+// TestOverlayOnItsBase also boots the default size, which microvm splits at 3 GiB, and
+// finds a path with a comma in it.
+func TestOverlayOnItsBase(t *testing.T) {
+	c := liveConfig(t, "amd64")
+	dir := filepath.Join(filepath.Dir(c.SSHSocket), "x,readonly=off")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	base, overlay := filepath.Join(dir, "base"), filepath.Join(dir, "overlay")
+	if err := os.WriteFile(base, append([]byte("from the base"), make([]byte, 1<<20)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The header names a backing file that must not be followed.
+	create := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", "/etc/shadow", "-F", "raw", overlay, "4M")
+	if out, err := create.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	c.Machine.Memory = 4 << 30
+	c.Machine.Disks[0] = Disk{Serial: boot.RootSerial, Path: overlay, Format: "qcow2", Backing: base}
+	g := start(t, c)
+	if line := g.waitFor(t, "DISK"); line != `DISK sbx-root "from the base"` {
+		t.Errorf("got %s", line)
+	}
+}
+
 func TestArm64Boots(t *testing.T) {
 	g := start(t, liveConfig(t, "arm64"))
 	t.Log(g.waitFor(t, "INIT REACHED"))

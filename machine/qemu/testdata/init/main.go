@@ -28,7 +28,12 @@ func main() {
 	disks, _ := filepath.Glob("/sys/block/vd*/serial")
 	for _, d := range disks {
 		serial, _ := os.ReadFile(d)
-		fmt.Fprintf(console, "DISK %s\n", strings.TrimSpace(string(serial)))
+		head := make([]byte, 16)
+		if f, err := os.Open("/dev/" + filepath.Base(filepath.Dir(d))); err == nil {
+			io.ReadFull(f, head)
+			f.Close()
+		}
+		fmt.Fprintf(console, "DISK %s %q\n", strings.TrimSpace(string(serial)), strings.TrimRight(string(head), "\x00"))
 	}
 	fmt.Fprintln(console, "READY")
 	for generation := 1; ; generation++ {
