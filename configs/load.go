@@ -154,6 +154,11 @@ func (b *builder) where(key string) Value {
 	return b.c.values[i]
 }
 
+// warn notes what deserves a look.
+func (b *builder) warn(format string, args ...any) {
+	b.c.Warnings = append(b.c.Warnings, printable(fmt.Sprintf(format, args...)))
+}
+
 // listed records the entries of a list for `config show`.
 func (b *builder) listed(key, source string, at Position, value string) {
 	b.c.values = append(b.c.values, newValue(key, value, source, at))

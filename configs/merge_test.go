@@ -297,3 +297,15 @@ func TestEveryAgentLoads(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingShownObeysATerminal: YAML's escapes put control characters into
+// values that the file itself does not hold.
+func TestNothingShownObeysATerminal(t *testing.T) {
+	w := newWorld(t, `env: {A: "\e[2J\nB: c", B: "plain ü"}`+"\n")
+	c := w.load()
+	if c.Env["A"] != "\x1b[2J\nB: c" || value(c, "env.A").Value != `"\x1b[2J\nB: c"` || value(c, "env.B").Value != "plain ü" {
+		t.Errorf("env %q, shown %q and %q", c.Env["A"], value(c, "env.A").Value, value(c, "env.B").Value)
+	}
+	w = newWorld(t, `name: "\e[2J"`+"\n"+`network: {presets: ["\e]0;x\a"], allow: ["\e[1m"], default: "\e"}`+"\n"+`"\e": 1`+"\n")
+	checkReport(t, w.problems())
+}

@@ -2,7 +2,6 @@ package configs
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -29,22 +28,22 @@ func (b *builder) network() {
 	b.compileErrors(err)
 	for _, w := range warnings {
 		at := Position{w.Rule.Origin.File, w.Rule.Origin.Line, w.Rule.Origin.Column}
-		b.c.Warnings = append(b.c.Warnings, fmt.Sprintf("%s: %s", at, w))
+		b.warn("%s: %s", at, w)
 	}
 	b.c.Network = spec
 }
 
 func (b *builder) networkDefault() string {
 	v := b.where("network.default")
-	switch netfilter.Action(v.Value) {
+	switch netfilter.Action(v.text) {
 	case netfilter.Allow:
 		b.widen(v.Source, WidenDefault, "every public name may be reached", v.pos)
 	case netfilter.Deny:
 	default:
-		b.rep.add(v.pos, "%q must be deny or allow, not %q", v.Key, cut(v.Value))
+		b.rep.add(v.pos, "%q must be deny or allow, not %q", v.Key, cut(v.text))
 		return string(netfilter.Deny)
 	}
-	return v.Value
+	return v.text
 }
 
 // presets gives the known ones of both files, each once.

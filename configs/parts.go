@@ -96,7 +96,7 @@ func (b *builder) resources() {
 		b.rep.add(b.where("resources.disk").pos, "disk %s: must be from %s to %s", r.Disk, Size(minDisk), Size(maxDisk))
 	}
 	if host := b.c.host.CPUs; host > 0 && b.c.Resources.CPUs > host {
-		b.c.Warnings = append(b.c.Warnings, fmt.Sprintf("%d virtual CPUs are more than the %d of this machine", b.c.Resources.CPUs, host))
+		b.warn("%d virtual CPUs are more than the %d of this machine", b.c.Resources.CPUs, host)
 	}
 }
 
@@ -105,7 +105,7 @@ func (b *builder) image() {
 	if b.c.Image.Base != BaseDebian {
 		b.rep.add(b.where("image.base").pos, "unknown image %q%s (there is %s)", cut(b.c.Image.Base), suggest(b.c.Image.Base, []string{BaseDebian}), BaseDebian)
 	}
-	if v := b.where("image.mirror"); v.Value != "" {
+	if v := b.where("image.mirror"); v.text != "" {
 		b.mirror(v)
 	}
 	for _, p := range b.file.Image.Packages {
@@ -130,12 +130,12 @@ func (b *builder) image() {
 
 // mirror is fetched from by the host, so a project's choice of it takes consent.
 func (b *builder) mirror(v Value) {
-	u, err := url.Parse(v.Value)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(v.Value) > 512 {
-		b.rep.add(v.pos, "mirror %q: must be an http or https address without user, query or fragment", cut(v.Value))
+	u, err := url.Parse(v.text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(v.text) > 512 {
+		b.rep.add(v.pos, "mirror %q: must be an http or https address without user, query or fragment", cut(v.text))
 		return
 	}
-	b.widen(v.Source, WidenMirror, v.Value, v.pos)
+	b.widen(v.Source, WidenMirror, v.text, v.pos)
 }
 
 func (b *builder) ports() {

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/sbx-vm/sbx/netfilter"
 )
@@ -42,7 +44,7 @@ type Problem struct {
 func (p Problem) Error() string {
 	text := p.Text
 	if at := p.String(); at != "" {
-		text = at + ": " + text
+		text = printable(at) + ": " + text
 	}
 	if p.Excerpt != "" {
 		text += "\n" + p.Excerpt
@@ -132,6 +134,14 @@ func lineOf(src []byte, n int) ([]byte, bool) {
 		}
 		src = rest
 	}
+}
+
+// shown quotes a text that is not all printable.
+func shown(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) || !utf8.ValidString(s) {
+		return strconv.Quote(s)
+	}
+	return s
 }
 
 // printable replaces what a terminal might obey. Texts quote values of the file.

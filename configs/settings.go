@@ -36,18 +36,20 @@ func Settings() []Setting {
 	}
 }
 
-// Value is one effective value and where it came from.
+// Value is one effective value and where it came from. Texts that a terminal
+// might obey are quoted, so that all of it is safe to print.
 type Value struct {
 	Key    string `json:"key"`
 	Value  string `json:"value"`
 	Source string `json:"source"` // flag, env, project, user or default
 	At     string `json:"at,omitempty"`
 
-	pos Position
+	text string // as it was written
+	pos  Position
 }
 
 func newValue(key, value, source string, at Position) Value {
-	return Value{Key: key, Value: value, Source: source, At: at.String(), pos: at}
+	return Value{Key: shown(key), Value: shown(value), Source: source, At: shown(at.String()), text: value, pos: at}
 }
 
 // layer is the scalars of one source.

@@ -14,11 +14,11 @@ import (
 const maxPath = 4095
 
 func (b *builder) workspace() {
-	if mode := b.where("workspace.mode"); mode.Value != machine.ModeMount {
-		if mode.Value == machine.ModeSync || mode.Value == machine.ModeReview {
-			b.rep.add(mode.pos, "workspace.mode %q is not available in this version", mode.Value)
+	if mode := b.where("workspace.mode"); mode.text != machine.ModeMount {
+		if mode.text == machine.ModeSync || mode.text == machine.ModeReview {
+			b.rep.add(mode.pos, "workspace.mode %q is not available in this version", mode.text)
 		} else {
-			b.rep.add(mode.pos, "workspace.mode %q: must be mount", cut(mode.Value))
+			b.rep.add(mode.pos, "workspace.mode %q: must be mount", cut(mode.text))
 		}
 	}
 	w := machine.Workspace{Mode: machine.ModeMount, Target: b.merged.Workspace.Path}
@@ -53,7 +53,7 @@ func (b *builder) projectFolder() {
 	case b.c.Project == "/":
 		b.rep.add(Position{}, "the project is the root folder: all of this machine's files would be shared")
 	case home != "" && within(home, b.c.Project):
-		b.c.Warnings = append(b.c.Warnings, fmt.Sprintf("the project %s holds your home folder: the guest can read and change all of it", b.c.Project))
+		b.warn("the project %s holds your home folder: the guest can read and change all of it", b.c.Project)
 	}
 }
 
