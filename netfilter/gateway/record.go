@@ -1,8 +1,8 @@
 package gateway
 
 import (
+	"container/list"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -26,36 +26,50 @@ const (
 	reasonQuery     = "dns_query"       // a malformed DNS query
 )
 
-// denials remembers the last refusals, each once, newest last. What a guest
-// chose in them is bounded by what a name and an address are.
+// denials remembers the last refusals, each once, newest last. It is written on
+// the packet path: adding takes constant time.
 type denials struct {
-	mu   sync.Mutex
-	list []audit.Entry
+	mu    sync.Mutex
+	index map[denial]*list.Element
+	order list.List // of *audit.Entry
+}
+
+// denial is what makes two refusals the same.
+type denial struct {
+	kind               audit.Kind
+	name, addr, reason string
+	port               uint16
 }
 
 func (d *denials) add(e audit.Entry) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	same := func(o audit.Entry) bool {
-		return o.Kind == e.Kind && o.Name == e.Name && o.Addr == e.Addr && o.Port == e.Port && o.Reason == e.Reason
+	if d.index == nil {
+		d.index = make(map[denial]*list.Element)
+	}
+	key := denialOf(e)
+	if el, ok := d.index[key]; ok {
+		known := el.Value.(*audit.Entry)
+		known.Time, known.Count = e.Time, known.Count+1
+		d.order.MoveToBack(el)
+		return
+	}
+	if oldest := d.order.Front(); d.order.Len() >= maxDenials {
+		delete(d.index, denialOf(*d.order.Remove(oldest).(*audit.Entry)))
 	}
 	e.Count = 1
-	if i := slices.IndexFunc(d.list, same); i >= 0 {
-		e.Count = d.list[i].Count + 1
-		d.list = slices.Delete(d.list, i, i+1)
-	} else if len(d.list) >= maxDenials {
-		d.list = slices.Delete(d.list, 0, 1)
-	}
-	d.list = append(d.list, e)
+	d.index[key] = d.order.PushBack(&e)
 }
+
+func denialOf(e audit.Entry) denial { return denial{e.Kind, e.Name, e.Addr, e.Reason, e.Port} }
 
 func (d *denials) since(t time.Time) []audit.Entry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var out []audit.Entry
-	for _, e := range d.list {
-		if e.Time.After(t) {
-			out = append(out, e)
+	for el := d.order.Front(); el != nil; el = el.Next() {
+		if e := el.Value.(*audit.Entry); e.Time.After(t) {
+			out = append(out, *e)
 		}
 	}
 	return out
