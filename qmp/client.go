@@ -110,7 +110,7 @@ func New(ctx context.Context, conn net.Conn) (*Client, error) {
 	}
 	go c.read(lines)
 	if err := c.Execute(ctx, "qmp_capabilities", nil, nil); err != nil {
-		c.Close()
+		c.fail(ErrClosed)
 		return nil, err
 	}
 	return c, nil

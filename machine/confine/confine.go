@@ -42,7 +42,8 @@ func Command(self string, p Profile, program string, args ...string) (*exec.Cmd,
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, append([]string{Subcommand, string(profile), "--", program}, args...)...) //nolint:noctx // the child outlives the request that starts it
+	argv := append([]string{Subcommand, string(profile), "--", program}, args...)
+	cmd := exec.Command(self, argv...) //nolint:noctx // the child outlives the request that starts it
 	cmd.SysProcAttr = dieWithParent()
 	return cmd, nil
 }

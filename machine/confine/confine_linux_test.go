@@ -150,7 +150,10 @@ func nobody() Profile {
 
 func checkStatus(t *testing.T, status string, lines ...string) {
 	t.Helper()
-	for _, want := range append(lines, "CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1") {
+	for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapAmb"} {
+		lines = append(lines, set+":\t0000000000000000")
+	}
+	for _, want := range append(lines, "NoNewPrivs:\t1") {
 		if !strings.Contains(status, want+"\n") {
 			t.Errorf("no %q in the child's status:\n%s", want, status)
 		}
@@ -164,7 +167,9 @@ func TestChildIsNobodyAndKeepsItsDescriptors(t *testing.T) {
 	f := run(t, p, wishes{Read: filepath.Join(dir, "granted/file"), Write: filepath.Join(dir, "secret/new"), Dial: "127.0.0.1:1"})
 	checkStatus(t, f.Status)
 	if os.Getuid() == 0 {
-		checkStatus(t, f.Status, "Uid:\t1879048193\t1879048193\t1879048193\t1879048193", "Gid:\t1879048194\t1879048194\t1879048194\t1879048194", "Groups:\t ", "CapBnd:\t0000000000000000")
+		checkStatus(t, f.Status,
+			"Uid:\t1879048193\t1879048193\t1879048193\t1879048193", "Gid:\t1879048194\t1879048194\t1879048194\t1879048194",
+			"Groups:\t ", "CapBnd:\t0000000000000000")
 	}
 	if f.Read != "" || f.Passed != "" {
 		t.Errorf("what was granted is refused: %q, %q", f.Read, f.Passed)

@@ -115,7 +115,7 @@ func (f *files) listen(number *int, path string) error {
 		return fmt.Errorf("listen for the guest's SSH port: %w", err)
 	}
 	l.SetUnlinkOnClose(false)
-	defer l.Close()
+	defer func() { _ = l.Close() }() // the file below is a duplicate
 	if err := os.Chmod(path, 0o600); err != nil {
 		return err
 	}

@@ -145,8 +145,8 @@ func chooseAccel(arch, override string) (accel, why string, err error) {
 	if arch != runtime.GOARCH {
 		return "tcg", fmt.Sprintf("a %s guest on a %s host is emulated", arch, runtime.GOARCH), nil
 	}
-	if err := hardware(); err != nil {
-		return "tcg", err.Error(), nil
+	if obstacle := hardware(); obstacle != nil {
+		return "tcg", obstacle.Error(), nil //nolint:nilerr // no hardware is an answer, not a failure
 	}
 	return hardwareAccel, "hardware virtualization is usable", nil
 }
@@ -163,7 +163,8 @@ func x86Virtualization(cpuinfo string) error {
 				return nil
 			}
 		}
-		return errors.New("the processor offers no virtualization (no vmx or svm flag): in a cloud machine, turn on nested virtualization; on a laptop, turn it on in the firmware")
+		return errors.New("the processor offers no virtualization (no vmx or svm flag): " +
+			"in a cloud machine, turn on nested virtualization; on a laptop, turn it on in the firmware")
 	}
 	return errors.New("/proc/cpuinfo names no processor flags")
 }

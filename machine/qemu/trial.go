@@ -14,15 +14,17 @@ import (
 // trialLimit is a hundred times what the trial takes where hardware works.
 const trialLimit = 5 * time.Second
 
-// tryGuest runs a guest of a few instructions that ends its machine. An
-// accelerator that opens, makes a machine and then lets no guest get anywhere
-// shows itself here and not as a sandbox that boots for ever.
+// tryGuest runs a guest of a few instructions that ends its machine: an accelerator
+// that lets no guest get anywhere shows itself here and not as a sandbox that
+// boots for ever. It is not enough alone: on a nested host without vmx or svm these
+// instructions ran under KVM while a stock kernel hangs, so [chooseAccel] looks for
+// the processor's flag first.
 func tryGuest(ctx context.Context, binary, arch, accel string) error {
 	dir, err := os.MkdirTemp("", "sbx-trial-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	firmware := filepath.Join(dir, "firmware")
 	code, args, status := x86Trial, x86TrialArgs(), x86TrialStatus
 	if arch == "arm64" {
@@ -59,8 +61,7 @@ func x86TrialArgs() []string {
 }
 
 // x86Trial is a 64 KiB firmware: from the reset vector it jumps to its begin,
-// enters protected mode (the step at which nested machines without hardware behind
-// them have been seen to stop), counts to a million and writes 0x2a to port 0xf4.
+// enters protected mode, counts to a million and writes 0x2a to port 0xf4.
 func x86Trial() []byte {
 	const size = 64 << 10
 	rom := make([]byte, size)
