@@ -1,22 +1,29 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"testing"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/sbx-vm/sbx/netfilter/audit"
 )
 
 // certificate makes a self-signed one and the pool that trusts it.
@@ -67,4 +74,44 @@ func (gu *guest) listen(port uint16) *gonet.TCPListener {
 		gu.t.Fatal(err)
 	}
 	return l
+}
+
+// packets makes frames as gVisor hands them to a link.
+func packets(t testing.TB, n, size int) stack.PacketBufferList {
+	t.Helper()
+	var list stack.PacketBufferList
+	for range n {
+		list.PushBack(stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(make([]byte, size))}))
+	}
+	t.Cleanup(list.Reset)
+	return list
+}
+
+func readLog(t testing.TB, path string) []audit.Entry {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var entries []audit.Entry
+	for line := range bytes.Lines(b) {
+		var e audit.Entry
+		if err := json.Unmarshal(line, &e); err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+// hasEntry finds an entry that agrees with all that want says.
+func hasEntry(entries []audit.Entry, want audit.Entry) bool {
+	for _, e := range entries {
+		if e.Kind == want.Kind && e.Verdict == want.Verdict && e.Name == want.Name && e.Port == want.Port &&
+			e.BytesUp == want.BytesUp && e.BytesDown == want.BytesDown &&
+			(want.Rule == "" || e.Rule == want.Rule) && (want.Addr == "" || e.Addr == want.Addr) && (want.Reason == "" || e.Reason == want.Reason) {
+			return true
+		}
+	}
+	return false
 }
