@@ -86,6 +86,7 @@ func TestCheck(t *testing.T) {
 		{lab, "2001:db8::1", false},
 		{labOn6, "203.0.113.7", false},
 		{labOn6, "2001:db8:1::1", false},
+		{HostNet{Addrs: lab.Addrs}, "192.0.2.2", false},
 		{HostNet{}, "1.1.1.1", true},
 		{HostNet{}, "127.0.0.1", false},
 	} {

@@ -37,15 +37,12 @@ func (p *Policy) shadowedBy(c compiled) (Rule, bool) {
 			continue
 		}
 		v := p.decidePort(matching, port)
-		if v.Rule == nil || sameRule(*v.Rule, c.rule) {
+		if sameRule(*v.Rule, c.rule) {
 			return Rule{}, false
 		}
 		by = v.Rule
 	}
-	if by == nil {
-		return Rule{}, false
-	}
-	return *by, true
+	return *by, true // every rule has a port, and at it a rule decided
 }
 
 func sameRule(a, b Rule) bool {

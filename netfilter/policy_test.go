@@ -84,6 +84,9 @@ func TestDecide(t *testing.T) {
 		{[]string{"allow a.example:1000-2000", "deny a.example:1000-1999"}, "a.example", 0, "+rule"},
 		{[]string{"allow a.example:1000-2000", "deny a.example:1000-2000"}, "a.example", 0, "deny_rule"},
 		{[]string{"allow a.example:443/tcp", "allow a.example"}, "a.example", 443, "+rule"},
+		{[]string{"user: allow a.example:443/tcp", "allow a.example"}, "a.example", 443, "+rule"},
+		{[]string{"allow a.example:1-65535/tcp,443"}, "a.example", 443, "+rule"},
+		{[]string{"allow a.example:1-65535/tcp,443"}, "a.example", 444, "+rule raw"},
 		// The user's deny stands whatever the project or a preset says; the user's own more specific allow lifts it.
 		{[]string{"user: deny **.x.example", "allow a.x.example"}, "a.x.example", 443, "deny_rule"},
 		{[]string{"user: deny **.x.example", "preset:p: allow a.x.example"}, "a.x.example", 443, "deny_rule"},
@@ -111,6 +114,17 @@ func short(v Verdict) string {
 		s += " raw"
 	}
 	return s
+}
+
+func TestRulesComeStrongestFirst(t *testing.T) {
+	var got []string
+	for _, r := range compile(t, "", "allow **.x.example", "allow a.x.example", "deny *.x.example", "allow *.x.example", "deny **").Rules() {
+		got = append(got, string(r.Action)+" "+r.Pattern)
+	}
+	want := []string{"allow a.x.example", "deny *.x.example", "allow *.x.example", "allow **.x.example", "deny **"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
 }
 
 func TestDefaultAllow(t *testing.T) {

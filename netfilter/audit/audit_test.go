@@ -91,12 +91,13 @@ func TestEqualEntriesAreMerged(t *testing.T) {
 	for range 1000 {
 		l.Write(Entry{Kind: Close, Verdict: VerdictAllow, Name: "example.com", Port: 443, BytesUp: 2, DurationMS: 1})
 	}
+	l.Write(Entry{Kind: Close, Verdict: VerdictAllow, Name: "example.com", Port: 443, Count: 10})
 	l.Write(Entry{Kind: Close, Verdict: VerdictAllow, Name: "example.com", Port: 80})
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	got := read(t, path, ReadOptions{})
-	if len(got) != 3 || got[0].Count != 0 || got[0].BytesUp != 2 || got[1].Port != 80 || got[2].Count != 999 || got[2].BytesUp != 1998 {
+	if len(got) != 3 || got[0].Count != 0 || got[0].BytesUp != 2 || got[1].Port != 80 || got[2].Count != 1009 || got[2].BytesUp != 1998 {
 		t.Errorf("%+v", got)
 	}
 }

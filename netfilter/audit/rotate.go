@@ -41,7 +41,7 @@ func (r *rotator) writeLine(line []byte) error {
 		}
 	}
 	line = append(line, '\n')
-	if r.size > 0 && r.size+int64(len(line)) > r.max {
+	if r.size+int64(len(line)) > r.max {
 		if err := r.rotate(); err != nil {
 			return err
 		}
