@@ -9,7 +9,7 @@ import (
 // TestHostileFilesCostLittle: a large file is read or refused in
 // bounded time, whatever it is made of.
 func TestHostileFilesCostLittle(t *testing.T) {
-	fill := func(head, s string) string { return head + strings.Repeat(s, (maxFile/4-len(head))/len(s)) }
+	fill := func(head, s string) string { return head + strings.Repeat(s, (maxFile/8-len(head))/len(s)) }
 	for name, text := range map[string]string{
 		"one word":     fill("name: ", "a"),
 		"list":         fill("", "- a\n"),
