@@ -1,0 +1,165 @@
+package initd
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/pkg/sftp"
+
+	"github.com/sbx-vm/sbx/machine/guest/boot"
+	"github.com/sbx-vm/sbx/machine/guest/sshd"
+)
+
+// Where the agent keeps itself after it left the initramfs: a tmpfs, not the disk.
+const (
+	runDir     = "/run/sbx"
+	agentPath  = runDir + "/agent"
+	configPath = runDir + "/boot.json"
+	cgroupDir  = "/sys/fs/cgroup"
+)
+
+// Main is the agent: without a word it is PID 1, the words are its other lives.
+// It returns an exit status.
+func Main(args []string) int {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	word := ""
+	if len(args) > 1 {
+		word = args[1]
+	}
+	var err error
+	switch {
+	case word == "serve":
+		err = serve(log)
+	case word == "sftp":
+		err = serveFiles()
+	case word == "listen-exec" && len(args) > 2:
+		err = listenExec(args[2:])
+	case os.Getpid() == 1 && word == "stage2":
+		err = newRoot(log)
+	case os.Getpid() == 1:
+		err = initramfs(log)
+	default:
+		err = fmt.Errorf("%q: this is the guest's first process, it is not to be started by hand", args)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "sbx-guest:", err)
+		if os.Getpid() == 1 {
+			// A PID 1 that ends is a kernel panic, which ends the machine: the console has said why.
+			powerOff()
+		}
+		return 1
+	}
+	return 0
+}
+
+func readConfig(path string) (boot.Config, error) {
+	var c boot.Config
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return c, err
+	}
+	if err := json.Unmarshal(data, &c); err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
+	if c.Version != 1 {
+		return c, fmt.Errorf("%s: version %d: this agent understands 1", path, c.Version)
+	}
+	return c, nil
+}
+
+// serve answers SSH for ever, one connection after the other.
+func serve(log *slog.Logger) error {
+	c, err := readConfig(configPath)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	groups, err := sshd.NewCgroups(cgroupDir)
+	if err != nil {
+		log.Error("commands share one cgroup", "error", err)
+	}
+	server := &sshd.Server{
+		Config:  c,
+		Starter: sshd.Starter{User: c.User, Workdir: c.Workdir, Env: c.Env, Cgroups: groups},
+		Shutdown: func() {
+			if err := syscall.Kill(1, syscall.SIGTERM); err != nil {
+				log.Error("ask for the end", "error", err)
+			}
+		},
+		SetTime: setTime,
+		Log:     log,
+	}
+	port, err := findPort(boot.SSHPort)
+	if err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		conn, err := openPort(ctx, port)
+		if err != nil {
+			return err
+		}
+		if err := server.Serve(ctx, conn); err != nil {
+			log.Info("connection ended", "error", err)
+		}
+	}
+	return nil
+}
+
+// serveFiles is the sftp subsystem, already running as the user.
+func serveFiles() error {
+	server, err := sftp.NewServer(struct {
+		io.Reader
+		io.WriteCloser
+	}{os.Stdin, os.Stdout})
+	if err != nil {
+		return err
+	}
+	if err := server.Serve(); err != nil && err != io.EOF {
+		return err
+	}
+	return nil
+}
+
+// listenExec becomes a program that takes its listening socket from descriptor 3
+// (sd_listen_fds(3)); LISTEN_PID must be the program's own pid, hence this step.
+func listenExec(argv []string) error {
+	env := append(os.Environ(), "LISTEN_FDS=1", "LISTEN_PID="+strconv.Itoa(os.Getpid()))
+	return syscall.Exec(argv[0], argv, env)
+}
+
+func setTime(t time.Time) error {
+	tv := syscall.NsecToTimeval(t.UnixNano())
+	return syscall.Settimeofday(&tv)
+}
+
+// findPort gives the device of a virtio-serial port by its name.
+func findPort(name string) (string, error) {
+	ports, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+	if err != nil {
+		return "", err
+	}
+	for _, p := range ports {
+		data, err := os.ReadFile(p)
+		if err == nil && string(trimLine(data)) == name {
+			return "/dev/" + filepath.Base(filepath.Dir(p)), nil
+		}
+	}
+	return "", fmt.Errorf("no virtio-serial port %q", name)
+}
+
+func trimLine(b []byte) []byte {
+	for len(b) > 0 && b[len(b)-1] == '\n' {
+		b = b[:len(b)-1]
+	}
+	return b
+}
