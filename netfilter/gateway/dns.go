@@ -103,9 +103,20 @@ func (g *Gateway) readQuery(b []byte) (*query, []byte) {
 	}
 	if v := g.decide(name, 0); !v.Allow {
 		g.denied(by(audit.Entry{Kind: audit.DNS, Name: name}, v))
-		return nil, pack(explain(reply(msg, dns.RcodeNameError), "sbx: not allowed: sbx policy allow "+name))
+		return nil, pack(explain(reply(msg, dns.RcodeNameError), hint(name, v)))
 	}
 	return &query{msg, name}, nil
+}
+
+// hint says what would allow a name, if anything would.
+func hint(name string, v netfilter.Verdict) string {
+	switch v.Reason {
+	case netfilter.ReasonLocalName:
+		return "sbx: a name of the local network: no rule allows it"
+	case netfilter.ReasonDenied:
+		return "sbx: denied by the rule " + printable(v.Rule.Pattern)
+	}
+	return "sbx: not allowed: sbx policy allow " + name
 }
 
 // parseQuery parses one question with at most an OPT record. What does not parse

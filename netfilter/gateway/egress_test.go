@@ -63,6 +63,7 @@ func TestHTTPConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 		b, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
 		if err != nil || string(b) != "/p "+body || resp.Header.Get("X-Host") != "example.com" {
 			t.Fatalf("%d bytes, host %q, %v", len(b), resp.Header.Get("X-Host"), err)
 		}

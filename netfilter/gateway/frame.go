@@ -110,11 +110,11 @@ func (f *frameFilter) checkIPv4(b []byte) dropped {
 	if len(b) < ipv4Len || b[0] != 0x45 {
 		return dropIPHeader
 	}
-	if total := int(binary.BigEndian.Uint16(b[2:4])); total < ipv4Len || total > len(b) {
+	total := int(binary.BigEndian.Uint16(b[2:4]))
+	if total < ipv4Len || total > len(b) {
 		return dropIPHeader
-	} else {
-		b = b[:total]
 	}
+	b = b[:total]
 	if binary.BigEndian.Uint16(b[6:8])&0xbfff != 0 { // all but "don't fragment": the reserved bit, "more", the offset
 		return dropFragment
 	}

@@ -95,7 +95,7 @@ type Gateway struct {
 }
 
 // Start checks the configuration and serves the link in the background. ctx bounds the
-// gateway's life. After an error the caller still owns cfg.Link.
+// gateway's life. After an error the caller closes cfg.Link; closing it twice does no harm.
 func Start(ctx context.Context, cfg Config) (*Gateway, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
@@ -179,7 +179,7 @@ func (g *Gateway) Close() error {
 func (g *Gateway) shutdown() {
 	g.close.Do(func() {
 		g.flows.endAll()
-		g.dnsUDP.Close()
+		_ = g.dnsUDP.Close()
 		g.link.Close()
 		g.half.abortAll()
 		g.work.wait()

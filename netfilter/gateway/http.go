@@ -123,7 +123,8 @@ func (x *exchange) settle(sent <-chan error) bool {
 	case <-time.After(lingerTimeout):
 		x.conn.reset()
 		x.up.Close()
-		<-sent
+		for range sent { // it ends, because both its connections have
+		}
 		return false
 	}
 }

@@ -20,13 +20,13 @@ func (g *Gateway) serveInspected(s *syn, f *flow) {
 		g.denied(f.entry("tcp", reasonHandshake))
 		return
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(f.ctx, conn.reset)
 	defer stop()
 	_ = conn.SetReadDeadline(time.Now().Add(g.cfg.patience.hello))
 	first := make([]byte, 1)
 	if _, err := conn.Read(first); err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return // a connection that was only tried, which is no offence
 		}
 		g.refused(f, "tcp", reasonProtocol, err)

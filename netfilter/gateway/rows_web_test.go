@@ -302,7 +302,10 @@ func webSocket(t *testing.T, w *world) {
 	_, _ = io.WriteString(c, "GET /ws HTTP/1.1\r\nHost: example.com\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\nearly")
 	r := bufio.NewReader(c)
 	resp, err := http.ReadResponse(r, nil)
-	if err != nil || resp.StatusCode != 101 || resp.Header.Get("Upgrade") != "websocket" {
+	if err == nil {
+		resp.Body.Close()
+	}
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Upgrade") != "websocket" {
 		t.Fatalf("%v, %v", resp, err)
 	}
 	got := make([]byte, 7)
@@ -360,6 +363,7 @@ func continues(t *testing.T, w *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer resp.Body.Close()
 	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "body" {
 		t.Errorf("%q, %v", b, err)
 	}

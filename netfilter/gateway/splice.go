@@ -57,7 +57,7 @@ func (g *Gateway) carry(f *flow, guest guestConn, guestIn io.Reader, up upstream
 	if orderly() && (upErr != nil || downErr != nil) {
 		guest.reset()
 	}
-	guest.Close()
+	_ = guest.Close()
 	up.Close()
 }
 
@@ -69,7 +69,7 @@ func (c *copies) pump(dst halfCloser, src io.Reader, count *atomic.Int64) error 
 		if err == nil && n == len(small) {
 			err = c.burst(dst, src, count)
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return dst.CloseWrite()
 		}
 		if err != nil {

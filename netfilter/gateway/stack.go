@@ -78,8 +78,8 @@ func (g *Gateway) configureStack() error {
 func tuneTCP(s *stack.Stack) error {
 	sack, recovery := tcpip.TCPSACKEnabled(true), tcpip.TCPRecovery(0)
 	moderate := tcpip.TCPModerateReceiveBufferOption(false)
-	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: narrowBuffer, Max: wideBuffer}
-	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: narrowBuffer, Max: wideBuffer}
+	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: wideBuffer, Max: wideBuffer}
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: wideBuffer, Max: wideBuffer}
 	linger, wait := tcpip.TCPLingerTimeoutOption(lingerTimeout), tcpip.TCPTimeWaitTimeoutOption(lingerTimeout)
 	for _, option := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &moderate, &send, &receive, &linger, &wait} {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, option); err != nil {

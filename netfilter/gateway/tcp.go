@@ -97,7 +97,7 @@ func (g *Gateway) serveOwn(s *syn) {
 	if err != nil {
 		return
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(g.ctx, conn.reset)
 	defer stop()
 	g.serveDNSConn(conn)

@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -41,7 +42,7 @@ func ReadHello(r io.Reader) (Hello, []byte, error) {
 		hello.ECH = slices.Contains(info.Extensions, extensionECH)
 		return nil, errHelloRead
 	}}
-	err := tls.Server(readOnly{in}, config).Handshake()
+	err := tls.Server(readOnly{in}, config).HandshakeContext(context.Background())
 	if errors.Is(err, errHelloRead) {
 		return hello, raw.Bytes(), nil
 	}

@@ -183,4 +183,3 @@ func writeBody(w io.Writer, body io.Reader, chunked bool) error {
 	_, err := io.WriteString(w, "\r\n")
 	return err
 }
-
