@@ -9,6 +9,7 @@
 package deb
 
 import (
+	"bufio"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ const (
 	maxMembers = 8       // deb(5) knows three; vendors add one or two
 	maxMember  = 2 << 30 // bytes unpacked: the largest package wanted unpacks to 130 MB
 	maxWindow  = 128 << 20
+	bufferSize = 256 << 10
 )
 
 // ErrFormat means that the file is not a .deb as deb(5) has it.
@@ -74,7 +76,8 @@ func (r *reader) member() (member, error) {
 	}
 	r.next += headerSize + size + size%2
 	name := strings.TrimSuffix(strings.TrimRight(string(head[:16]), " "), "/")
-	return member{name: name, body: io.LimitReader(r.src, size)}, nil
+	// Buffered: the xz decoder reads byte by byte.
+	return member{name: name, body: bufio.NewReaderSize(io.LimitReader(r.src, size), bufferSize)}, nil
 }
 
 // unpack returns the name without its compression and a reader of what is inside.

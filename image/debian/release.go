@@ -1,6 +1,7 @@
 package debian
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
@@ -133,7 +134,7 @@ func unpackIndex(path string, want Sum) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	reader, err := xz.NewReader(file)
+	reader, err := xz.NewReader(bufio.NewReaderSize(file, 1<<20)) // it reads byte by byte
 	if err != nil {
 		return nil, fmt.Errorf("unpack %s: %w", path, err)
 	}
