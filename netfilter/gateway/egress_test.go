@@ -73,6 +73,22 @@ func TestHTTPConnection(t *testing.T) {
 	}
 }
 
+// TestSlowReaderGetsAll: a server that closes early must not cost a guest that
+// reads late its last bytes.
+func TestSlowReaderGetsAll(t *testing.T) {
+	w := newWorld(t, 0)
+	const size = 3 << 20
+	w.net.serve(t, 22, func(c net.Conn) { _, _ = c.Write(make([]byte, size)) })
+	c := w.guest.mustDial(w.guest.resolve("github.com"), 22)
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(500 * time.Millisecond)
+	if n, err := io.Copy(io.Discard, c); err != nil || n != size {
+		t.Fatalf("%d of %d bytes, %v", n, size, err)
+	}
+}
+
 func TestDialGuest(t *testing.T) {
 	w := newWorld(t, 0)
 	l := w.guest.listen(8080)

@@ -180,6 +180,9 @@ func FuzzFrame(f *testing.F) {
 	w := newWorld(f, 1500)
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		w.link.deliver(frame) // the stack behind the filter must not panic either
+		if len(frame) > 20 {
+			w.link.deliver(ipFrame([]byte{protoTCP, protoUDP, protoICMP}[frame[0]%3], gatewayAddr, frame[:min(len(frame), 1400)]))
+		}
 		if filter.check(frame) != passed {
 			return
 		}

@@ -41,6 +41,8 @@ func (x *exchange) close() {
 		return
 	}
 	x.up.Close()
+	_ = x.conn.CloseWrite()
+	x.conn.drain(x.f.ctx)
 	x.g.ended(x.f, "http", *x.up)
 }
 
@@ -56,7 +58,8 @@ func (x *exchange) next() bool {
 		x.badRequest(err)
 		return false
 	}
-	if v := x.g.decide(x.f.name, x.f.port); !v.Allow {
+	// A connection that began refused stays so, because revoke does not look at it.
+	if v := x.g.decide(x.f.name, x.f.port); !v.Allow || !x.f.verdict.Allow {
 		x.g.denied(by(x.f.entry("http", ""), v))
 		x.answer(http.StatusForbidden, deniedText(x.f.name, x.f.port))
 		return false

@@ -42,6 +42,7 @@ const (
 	fallbackDelay    = 250 * time.Millisecond // RFC 8305 section 5
 	requestIdle      = 5 * time.Minute        // between requests of a connection, and between parts of a body
 	lingerTimeout    = 10 * time.Second       // in FIN_WAIT_2, TIME_WAIT and for a guest that does not read its last bytes
+	maxDrainPoll     = 500 * time.Millisecond
 	keepaliveIdle    = 60 * time.Second
 	keepaliveEvery   = 20 * time.Second
 )

@@ -3,6 +3,7 @@ package gateway
 import (
 	"container/list"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -109,5 +110,5 @@ func by(e audit.Entry, v netfilter.Verdict) audit.Entry {
 // printable makes a guest's text one that can be shown.
 func printable(s string) string {
 	q := fmt.Sprintf("%+.120q", s)
-	return q[1 : len(q)-1]
+	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 }

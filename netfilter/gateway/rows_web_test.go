@@ -3,17 +3,20 @@ package gateway
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 
+	"github.com/sbx-vm/sbx/netfilter"
 	"github.com/sbx-vm/sbx/netfilter/intercept"
 )
 
@@ -77,6 +80,30 @@ func nameRows() []row {
 		{"N4_suffix_without_dot", func(t *testing.T, w *world) {
 			refusedDNS(t, w, "evil-example.com", dns.TypeA, dns.RcodeNameError)
 			refusedDNS(t, w, "notallowed.test", dns.TypeA, dns.RcodeNameError)
+		}},
+		{"N6_wildcard_apex_and_N7_depth", func(t *testing.T, w *world) {
+			w.SetPolicy(policy(t, "*.one.test", "**.all.test"))
+			refusedDNS(t, w, "one.test", dns.TypeA, dns.RcodeNameError)
+			refusedDNS(t, w, "a.b.one.test", dns.TypeA, dns.RcodeNameError)
+			w.net.lookup = func(context.Context, string) ([]netip.Addr, error) { return []netip.Addr{public}, nil }
+			for _, name := range []string{"a.one.test", "all.test", "a.b.all.test"} {
+				w.guest.resolve(name)
+			}
+		}},
+		{"N9_homoglyph", func(t *testing.T, w *world) {
+			refusedDNS(t, w, "xn--exmple-4nf.com", dns.TypeA, dns.RcodeNameError)
+			refusedDNS(t, w, "ex\u0430mple.com", dns.TypeA, dns.RcodeNameError)
+		}},
+		{"N11_full_width", func(t *testing.T, w *world) {
+			refusedDNS(t, w, "\uff45xample.com", dns.TypeA, dns.RcodeNameError)
+			refusedDNS(t, w, "example\u3002com", dns.TypeA, dns.RcodeNameError)
+		}},
+		{"N16_address_in_a_name", func(t *testing.T, w *world) {
+			w.net.answers["10.0.0.1.allowed.test"] = []netip.Addr{netip.MustParseAddr("10.0.0.1")}
+			if m := w.guest.ask("10.0.0.1.allowed.test", dns.TypeA); m.Rcode != dns.RcodeNameError {
+				t.Errorf("%v", m)
+			}
+			w.deniedFor(t, netfilter.ReasonAddressClass)
 		}},
 		{"N12_space_in_SNI", sni("example com")},
 		{"N12_NUL_in_SNI", sni("example.com\x00.evil.test")},

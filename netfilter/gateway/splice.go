@@ -54,6 +54,9 @@ func (g *Gateway) carry(f *flow, guest guestConn, guestIn io.Reader, up upstream
 		f.end(downErr)
 	}
 	both.Wait()
+	if upErr == nil && downErr == nil {
+		guest.drain(f.ctx)
+	}
 	if orderly() && (upErr != nil || downErr != nil) {
 		guest.reset()
 	}

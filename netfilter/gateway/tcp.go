@@ -37,6 +37,23 @@ type guestConn struct {
 
 func (c guestConn) reset() { c.ep.Abort() }
 
+// drain waits until the guest has taken the last bytes, that is, acknowledged our
+// FIN. A guest that reads slowly may; its connection counts for as long.
+func (c guestConn) drain(ctx context.Context) {
+	for wait := time.Millisecond; ; wait = min(2*wait, maxDrainPoll) {
+		switch tcp.EndpointState(c.ep.State()) {
+		case tcp.StateFinWait1, tcp.StateClosing, tcp.StateLastAck:
+		default:
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
 // Close ends the connection in order. A guest that does not take the last bytes
 // keeps them in memory for lingerTimeout.
 func (c guestConn) Close() error {
