@@ -1,0 +1,102 @@
+// Package control is how the command line talks to the supervisor of a sandbox:
+// HTTP with JSON over a unix socket (mode 0600, in a private folder), and for
+// streams a connection that both take over after the request. The package holds
+// the client and what goes over the wire; package server answers.
+//
+// A supervisor may be older or newer than the command line: [Protocol] is told in
+// the first answer, and a client refuses what it does not understand.
+package control
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/sbx-vm/sbx/netfilter"
+)
+
+// Protocol is the version of everything below.
+const Protocol = 1
+
+// Paths of the requests.
+const (
+	PathStatus  = "/v1/status"
+	PathStop    = "/v1/stop"
+	PathExec    = "/v1/exec"
+	PathSFTP    = "/v1/sftp"
+	PathDocker  = "/v1/docker"
+	PathPolicy  = "/v1/policy"
+	PathDenials = "/v1/denials"
+)
+
+// HeaderProtocol carries [Protocol] in every answer.
+const HeaderProtocol = "Sbx-Protocol"
+
+// Failure is the body of an answer that is no success.
+type Failure struct {
+	Error string `json:"error"`
+}
+
+// ExecRequest is a command for the guest. The words are run as they are.
+type ExecRequest struct {
+	Argv []string          `json:"argv,omitempty"` // empty: a login shell
+	Dir  string            `json:"dir,omitempty"`  // absolute path in the guest; default: the workspace
+	User string            `json:"user,omitempty"` // default: the sandbox's user
+	Env  map[string]string `json:"env,omitempty"`
+	TTY  bool              `json:"tty,omitempty"`
+	Term string            `json:"term,omitempty"`
+	Rows int               `json:"rows,omitempty"`
+	Cols int               `json:"cols,omitempty"`
+}
+
+// WinSize is a terminal's size in characters.
+type WinSize struct {
+	Rows int `json:"rows"`
+	Cols int `json:"cols"`
+}
+
+// Exit is how a command ended: by itself with Status, or by Signal (SSH's name,
+// "TERM", or a number for one without a name).
+type Exit struct {
+	Status int    `json:"status"`
+	Signal string `json:"signal,omitempty"`
+}
+
+// Code is the exit status as a shell gives it: 128+N for signal N.
+func (e Exit) Code() int {
+	if e.Signal == "" {
+		return e.Status
+	}
+	// Linux's numbers: the guest is Linux whatever the host is.
+	for n, name := range []string{
+		"", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT",
+		"CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+	} {
+		if name == e.Signal {
+			return 128 + n
+		}
+	}
+	if n, err := strconv.Atoi(e.Signal); err == nil && n > 0 && n < 128 {
+		return 128 + n
+	}
+	return 255
+}
+
+// PolicyView is the network's rules as they are in force.
+type PolicyView struct {
+	Default  netfilter.Action `json:"default"`
+	Rules    []netfilter.Rule `json:"rules"` // strongest first
+	Warnings []string         `json:"warnings,omitempty"`
+}
+
+// PolicyEdit changes the rules that were made at run time. All of it takes effect or
+// nothing.
+type PolicyEdit struct {
+	Add    []netfilter.Rule `json:"add,omitempty"`
+	Remove []netfilter.Rule `json:"remove,omitempty"` // by Action and Pattern; an empty Action is either
+}
+
+// Since is the query of PathDenials.
+type Since struct {
+	Time time.Time `json:"time"`
+}
+
