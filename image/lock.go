@@ -129,7 +129,8 @@ func lockTo(r Recipe, arch string, indexes []*debian.Index) (Lock, error) {
 	if lock.Essential, err = closure(universe, essential...); err != nil {
 		return Lock{}, err
 	}
-	if lock.Mkfs, err = closure(universe, "e2fsprogs"); err != nil {
+	// base-files has the links of the merged /usr, without which no program finds its loader.
+	if lock.Mkfs, err = closure(universe, "base-files", "e2fsprogs"); err != nil {
 		return Lock{}, err
 	}
 	lock.add(all, kernel)

@@ -25,7 +25,7 @@ const (
 )
 
 // marker begins the lines that are meant for the host.
-const marker = "sbx-build: "
+const marker = "sbx-build: step: "
 
 var (
 	errStalled  = fmt.Errorf("the builder printed nothing for %s", stall)
