@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sbx-vm/sbx/image/debian"
@@ -118,7 +119,9 @@ func lockTo(r Recipe, arch string, indexes []*debian.Index) (Lock, error) {
 	if !ok {
 		return Lock{}, fmt.Errorf("recipe %s has no kernel for %s", r.Name, arch)
 	}
-	roots := append(append(append(essential, required...), r.Packages...), kernel)
+	// base-files has the links of the merged /usr, without which no program finds its loader.
+	mkfs := []string{"base-files", "e2fsprogs"}
+	roots := slices.Concat(essential, required, r.Packages, []string{kernel}, mkfs)
 	for _, stub := range r.Stubs {
 		roots = append(roots, stub.Name)
 	}
@@ -129,8 +132,7 @@ func lockTo(r Recipe, arch string, indexes []*debian.Index) (Lock, error) {
 	if lock.Essential, err = closure(universe, essential...); err != nil {
 		return Lock{}, err
 	}
-	// base-files has the links of the merged /usr, without which no program finds its loader.
-	if lock.Mkfs, err = closure(universe, "base-files", "e2fsprogs"); err != nil {
+	if lock.Mkfs, err = closure(universe, mkfs...); err != nil {
 		return Lock{}, err
 	}
 	lock.add(all, kernel)
