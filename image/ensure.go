@@ -68,7 +68,7 @@ func (s *Store) build(ctx context.Context, r Recipe, key string, o Options) (Ima
 	if o.Build == nil {
 		return Image{}, errors.New("there is nothing to build it with")
 	}
-	client := &fetch.Client{HTTP: fetch.NewHTTP(), Dir: s.blobs(), Pause: time.Second}
+	client := &fetch.Client{HTTP: fetch.NewHTTP(), Dir: s.blobs(), Pause: s.pause}
 	o.Progress.Phase("read package lists", 0)
 	lock, err := resolve(ctx, client, r, o)
 	if err != nil {
@@ -95,7 +95,7 @@ func (s *Store) assemble(ctx context.Context, img Image, r Recipe, lock lockAndI
 	if err != nil {
 		return Image{}, err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // renamed away when all went well; else sweep has another go
+	defer removeSealed(dir) //nolint:errcheck // renamed away when all went well; else sweep has another go
 	if err := s.fill(ctx, img.in(dir), r, lock, client, o); err != nil {
 		return Image{}, err
 	}
@@ -103,7 +103,6 @@ func (s *Store) assemble(ctx context.Context, img Image, r Recipe, lock lockAndI
 	if err := os.Rename(dir, final); err != nil {
 		return Image{}, err
 	}
-	// Owner's bits only: the folder is the user's cache.
 	if err := os.Chmod(final, 0o555); err != nil { //nolint:gosec // read-only is the point
 		return Image{}, err
 	}
@@ -181,5 +180,5 @@ func (i Image) seal() error {
 			return err
 		}
 	}
-	return os.Chmod(i.Root, 0o444)
+	return errors.Join(os.Chmod(i.Root, 0o444), os.Chmod(i.Modules, 0o555)) //nolint:gosec // a folder
 }

@@ -76,6 +76,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	store.pause = time.Millisecond
 	w.store = store
 	w.options = Options{
 		Arch: "amd64", Mirror: w.URL, Registry: w.URL, Build: w.build, Now: archivetest.Now, Progress: silent{},

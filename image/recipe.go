@@ -73,12 +73,13 @@ func Names() []string {
 	return names
 }
 
-// With returns the recipe with a project's own packages and provisioning commands.
+// With returns the recipe with a project's own packages and provisioning
+// commands. Their order and what is there anyway make no other image.
 func (r Recipe) With(packages, run []string) Recipe {
-	r.Packages = append(slices.Clone(r.Packages), packages...)
-	slices.Sort(r.Packages)
-	r.Packages = slices.Compact(r.Packages)
-	r.Run = append(slices.Clone(r.Run), run...)
+	more := slices.DeleteFunc(slices.Clone(packages), func(name string) bool { return slices.Contains(r.Packages, name) })
+	slices.Sort(more)
+	r.Packages = slices.Concat(r.Packages, slices.Compact(more))
+	r.Run = slices.Concat(r.Run, run)
 	return r
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Store is the images and downloads below one folder of the user's cache:
@@ -21,13 +22,16 @@ import (
 //	logs/             consoles of builder machines
 //
 // All of it can be made again. It is safe for concurrent use.
-type Store struct{ dir string }
+type Store struct {
+	dir   string
+	pause time.Duration // before a download is tried again
+}
 
 const tempPrefix = ".tmp-"
 
 // Open makes the folder when it is missing.
 func Open(dir string) (*Store, error) {
-	s := &Store{dir: dir}
+	s := &Store{dir: dir, pause: time.Second}
 	if err := os.MkdirAll(s.images(), 0o755); err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
@@ -132,7 +136,17 @@ func (s *Store) Rm(id string) error {
 	if err := os.Rename(dir, gone); err != nil {
 		return fmt.Errorf("remove image %s: %w", id, err)
 	}
-	return os.RemoveAll(gone)
+	return removeSealed(gone)
+}
+
+// removeSealed removes a folder whose subfolders may be read-only.
+func removeSealed(dir string) error {
+	for _, sealed := range []string{dir, filepath.Join(dir, modulesName)} {
+		if err := os.Chmod(sealed, 0o755); err != nil && !errors.Is(err, fs.ErrNotExist) { //nolint:gosec // a folder
+			return err
+		}
+	}
+	return os.RemoveAll(dir)
 }
 
 // Prune removes the images that used does not report, and all downloads. It
@@ -166,7 +180,7 @@ func (s *Store) sweep(key string) {
 	}
 	for _, entry := range entries {
 		if strings.HasPrefix(entry.Name(), tempPrefix+key+"-") {
-			os.RemoveAll(filepath.Join(s.images(), entry.Name())) //nolint:errcheck // next time
+			removeSealed(filepath.Join(s.images(), entry.Name())) //nolint:errcheck // next time
 		}
 	}
 }
