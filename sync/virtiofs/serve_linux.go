@@ -1,0 +1,172 @@
+package virtiofs
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/sbx-vm/sbx/sync/guard"
+	"github.com/sbx-vm/sbx/sync/virtiofs/share"
+	"github.com/sbx-vm/sbx/sync/virtiofs/vhostuser"
+)
+
+// Serve answers QEMU on conn until QEMU closes it (nil), ctx ends (its cause) or
+// QEMU breaks the protocol. It takes conn over.
+func Serve(ctx context.Context, conn *net.UnixConn, cfg Config, logger *slog.Logger) error {
+	tree, err := open(cfg, logger)
+	if err != nil {
+		conn.Close()
+		return fmt.Errorf("file server: %w", err)
+	}
+	defer tree.Close()
+	h := newHandler(tree)
+	if err := vhostuser.Serve(ctx, conn, h.handle, logger); err != nil {
+		return fmt.Errorf("file server: %w", err)
+	}
+	return nil
+}
+
+func open(cfg Config, logger *slog.Logger) (*share.Tree, error) {
+	matcher, err := guard.New(append(guard.Builtin(), cfg.Protect...))
+	if err != nil {
+		return nil, err
+	}
+	o := share.Options{GuestUID: cfg.GuestUID, GuestGID: cfg.GuestGID, HostUID: uint32(os.Geteuid()), Guard: matcher, Log: logger}
+	for _, e := range cfg.Exports {
+		o.Exports = append(o.Exports, share.Export{Name: e.Name, Path: e.Path, ReadOnly: e.ReadOnly})
+	}
+	return share.Open(o)
+}
+
+// prepareProcess sets what holds for the whole process: files get the mode that
+// the guest asked for, and the limit of descriptors is as high as it may be.
+func prepareProcess() error {
+	unix.Umask(0)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("limit of descriptors: %w", err)
+	}
+	limit.Cur = limit.Max
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("limit of descriptors: %w", err)
+	}
+	return nil
+}
+
+// Opcodes and sizes of FUSE's protocol (linux/fuse.h) that decide how a request is read.
+const (
+	opWrite   = 16
+	opInit    = 26
+	opDestroy = 38
+
+	inHeaderSize  = 40
+	writeInSize   = inHeaderSize + 40
+	outHeaderSize = 16
+	// maxPlain bounds a request that is no write: names, one xattr of 64 KiB, or a batch of forgets.
+	maxPlain = 128 << 10
+	// maxWrite is the largest write or read that the guest is told to ask for: QEMU's rings of 128
+	// descriptors carry half of it, rings of 512 all.
+	maxWrite = 1 << 20
+)
+
+// handler turns one chain of the rings into one call of the file system.
+type handler struct {
+	tree *share.Tree
+	// gate: INIT and DESTROY begin the file system anew and stand alone; all else shares.
+	gate   sync.RWMutex
+	server *fuse.ProtocolServer
+}
+
+func newHandler(tree *share.Tree) *handler {
+	options := &fuse.MountOptions{
+		MaxWrite:      maxWrite,
+		MaxReadAhead:  maxWrite,
+		MaxBackground: 64,
+		Logger:        log.New(io.Discard, "", 0), // a guest's bad requests are its own affair
+		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO |
+			fuse.CAP_HANDLE_KILLPRIV_V2,
+		DisabledCapabilities: fuse.CAP_PASSTHROUGH | fuse.CAP_ALLOW_IDMAP | fuse.CAP_NO_OPEN_SUPPORT,
+	}
+	return &handler{tree: tree, server: fuse.NewProtocolServer(tree, options)}
+}
+
+// handle implements [vhostuser.Handler].
+func (h *handler) handle(in, out [][]byte) int {
+	request, ok := private(in)
+	if !ok {
+		return 0
+	}
+	opcode := binary.NativeEndian.Uint32(request[0][4:])
+	if opcode == opInit || opcode == opDestroy {
+		h.gate.Lock()
+		defer h.gate.Unlock()
+		h.tree.Reset()
+	} else {
+		h.gate.RLock()
+		defer h.gate.RUnlock()
+	}
+	n, status := h.server.HandleRequest(request, out)
+	if !status.Ok() {
+		return refuse(request[0], out)
+	}
+	return n
+}
+
+// private copies what is decided upon out of the guest's memory, where the guest could
+// change it between check and use. Only a write's data stays where it is.
+func private(in [][]byte) ([][]byte, bool) {
+	total := 0
+	for _, b := range in {
+		total += len(b)
+	}
+	if total < inHeaderSize {
+		return nil, false
+	}
+	head := make([]byte, min(total, writeInSize))
+	rest := take(head, in)
+	if binary.NativeEndian.Uint32(head[4:]) == opWrite {
+		return append([][]byte{head}, rest...), true
+	}
+	if total > maxPlain {
+		return nil, false
+	}
+	plain := make([]byte, total)
+	n := copy(plain, head)
+	take(plain[n:], rest)
+	return [][]byte{plain}, true
+}
+
+// take fills dst from the front of the slices and returns what is left of them.
+func take(dst []byte, in [][]byte) [][]byte {
+	for len(dst) > 0 && len(in) > 0 {
+		n := copy(dst, in[0])
+		dst = dst[n:]
+		if n < len(in[0]) {
+			return append([][]byte{in[0][n:]}, in[1:]...)
+		}
+		in = in[1:]
+	}
+	return in
+}
+
+// refuse answers EIO to what could not be parsed, if there is room for it.
+func refuse(request []byte, out [][]byte) int {
+	if len(out) == 0 || len(out[0]) < outHeaderSize {
+		return 0
+	}
+	reply := out[0][:outHeaderSize]
+	status := -int32(unix.EIO)
+	binary.NativeEndian.PutUint32(reply, outHeaderSize)
+	binary.NativeEndian.PutUint32(reply[4:], uint32(status))
+	copy(reply[8:], request[8:16])
+	return outHeaderSize
+}

@@ -1,0 +1,219 @@
+package share
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// handle is an open file or folder of the guest's. The table counts as one holder.
+type handle struct {
+	fd      int
+	holders atomic.Int64
+	mu      sync.Mutex // a folder's reading place
+	dir     *dirReader // nil for files
+}
+
+// drop lets go of a handle; the last one closes it.
+func (h *handle) drop() {
+	if h.holders.Add(-1) == 0 && h.fd >= 0 {
+		unix.Close(h.fd)
+	}
+}
+
+// handle finds one and holds it, nil when the guest made its number up.
+func (t *Tree) handle(id uint64) *handle {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.handles[id]
+	if h != nil {
+		h.holders.Add(1)
+	}
+	return h
+}
+
+// file finds an open file.
+func (t *Tree) file(id uint64) *handle {
+	h := t.handle(id)
+	if h != nil && h.dir != nil {
+		h.drop()
+		return nil
+	}
+	return h
+}
+
+// maxHandles bounds what a guest keeps open of the root, which costs no descriptor.
+const maxHandles = 1 << 20
+
+func (t *Tree) addHandle(h *handle) (uint64, bool) {
+	h.holders.Store(1)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.handles) >= maxHandles {
+		return 0, false
+	}
+	t.lastID++
+	t.handles[t.lastID] = h
+	return t.lastID, true
+}
+
+func (t *Tree) closeHandle(id uint64) {
+	t.mu.Lock()
+	h := t.handles[id]
+	delete(t.handles, id)
+	t.mu.Unlock()
+	if h != nil {
+		h.drop()
+	}
+}
+
+// openFlags that a guest may ask for. O_DIRECT would demand alignment of its memory,
+// O_NOATIME ownership.
+const openFlags = unix.O_ACCMODE | unix.O_APPEND | unix.O_TRUNC | unix.O_SYNC | unix.O_DSYNC
+
+// reopen opens a file or folder for real. A FIFO, socket or device is never opened.
+func (t *Tree) reopen(n *node, flags int) (int, error) {
+	if !n.is(unix.S_IFREG) && !n.is(unix.S_IFDIR) {
+		return -1, unix.ENXIO
+	}
+	for {
+		fd, err := unix.Openat(t.self, n.link(), flags|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		if err != unix.EINTR {
+			return fd, err
+		}
+	}
+}
+
+func writes(flags uint32) bool {
+	return flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0
+}
+
+// Open implements fuse.RawFileSystem.
+func (t *Tree) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	n := t.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	defer t.release(n)
+	return t.open(n, in.Flags, out)
+}
+
+func (t *Tree) open(n *node, flags uint32, out *fuse.OpenOut) fuse.Status {
+	if !n.is(unix.S_IFREG) {
+		return fuse.Status(unix.ENXIO)
+	}
+	t.names.RLock()
+	defer t.names.RUnlock()
+	if writes(flags) {
+		if s := t.mayChange(n); s != fuse.OK {
+			return s
+		}
+	}
+	fd, err := t.reopen(n, int(flags&openFlags))
+	if err != nil {
+		return status(err)
+	}
+	return t.opened(fd, out)
+}
+
+func (t *Tree) opened(fd int, out *fuse.OpenOut) fuse.Status {
+	id, ok := t.addHandle(&handle{fd: fd})
+	if !ok {
+		unix.Close(fd)
+		return fuse.Status(unix.ENFILE)
+	}
+	out.Fh = id
+	return fuse.OK
+}
+
+// Create implements fuse.RawFileSystem.
+func (t *Tree) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	dir, s := t.folder(in.NodeId, name)
+	if s != fuse.OK {
+		return s
+	}
+	defer t.release(dir)
+	fd, s := t.createNew(dir, name, in)
+	if s == fuse.Status(unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
+		return t.openExisting(dir, name, in, out)
+	}
+	if s != fuse.OK {
+		return s
+	}
+	if s := t.enter(dir, name, &out.EntryOut); s != fuse.OK {
+		unix.Close(fd)
+		return s
+	}
+	return t.openedKnown(fd, out)
+}
+
+// openedKnown opens for a guest that was just told of the node, or takes that back.
+func (t *Tree) openedKnown(fd int, out *fuse.CreateOut) fuse.Status {
+	s := t.opened(fd, &out.OpenOut)
+	if s != fuse.OK {
+		t.Forget(out.NodeId, 1)
+	}
+	return s
+}
+
+func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (int, fuse.Status) {
+	t.names.RLock()
+	defer t.names.RUnlock()
+	if s := t.mayName(dir, name, unix.S_IFREG); s != fuse.OK {
+		return -1, s
+	}
+	flags := int(in.Flags&openFlags) | unix.O_CREAT | unix.O_EXCL | unix.O_NONBLOCK
+	fd, err := beneath(dir.fd, name, flags, in.Mode&0o777)
+	return fd, status(err)
+}
+
+func (t *Tree) openExisting(dir *node, name string, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	if s := t.enter(dir, name, &out.EntryOut); s != fuse.OK {
+		return s
+	}
+	n := t.node(out.NodeId)
+	if n == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	defer t.release(n)
+	s := t.open(n, in.Flags, &out.OpenOut)
+	if s != fuse.OK {
+		t.Forget(n.id, 1)
+	}
+	return s
+}
+
+// Tmpfile implements fuse.RawFileSystem.
+func (t *Tree) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	dir, s := t.folder(in.NodeId, "tmpfile")
+	if s != fuse.OK {
+		return s
+	}
+	defer t.release(dir)
+	if dir.export.ReadOnly {
+		return fuse.EROFS
+	}
+	flags := int(in.Flags&openFlags) | int(in.Flags&unix.O_EXCL) | unix.O_TMPFILE
+	fd, err := beneath(dir.fd, ".", flags, in.Mode&0o777)
+	if err != nil {
+		return status(err)
+	}
+	path, err := unix.Openat(t.self, (&node{fd: fd}).link(), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		unix.Close(fd)
+		return status(err)
+	}
+	if s := t.know(dir.export, path, &out.EntryOut); s != fuse.OK {
+		unix.Close(fd)
+		return s
+	}
+	return t.openedKnown(fd, out)
+}
+
+// Release implements fuse.RawFileSystem.
+func (t *Tree) Release(_ <-chan struct{}, in *fuse.ReleaseIn) { t.closeHandle(in.Fh) }
+
+// ReleaseDir implements fuse.RawFileSystem.
+func (t *Tree) ReleaseDir(in *fuse.ReleaseIn) { t.closeHandle(in.Fh) }

@@ -1,0 +1,142 @@
+package share
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// fileRead is a read that happens when the answer's place is known: straight into
+// the guest's memory. It holds the handle until Done.
+type fileRead struct {
+	h    *handle
+	off  int64
+	size int
+}
+
+// Size implements fuse.ReadResult.
+func (r *fileRead) Size() int { return r.size }
+
+// Done implements fuse.ReadResult.
+func (r *fileRead) Done() { r.h.drop() }
+
+// Bytes implements fuse.ReadResult.
+func (r *fileRead) Bytes(buf []byte) ([]byte, fuse.Status) {
+	n, s := r.Readv([][]byte{buf[:min(len(buf), r.size)]})
+	return buf[:n], s
+}
+
+// Readv is go-fuse's way to read into several pieces of memory.
+func (r *fileRead) Readv(dst [][]byte) (n int, s fuse.Status) {
+	err := retry(func() (err error) {
+		n, err = unix.Preadv(r.h.fd, dst, r.off)
+		return err
+	})
+	return max(n, 0), status(err)
+}
+
+// Read implements fuse.RawFileSystem.
+func (t *Tree) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	h := t.file(in.Fh)
+	if h == nil {
+		return nil, fuse.EBADF
+	}
+	if int64(in.Offset) < 0 {
+		h.drop()
+		return nil, fuse.EINVAL
+	}
+	return &fileRead{h: h, off: int64(in.Offset), size: min(int(in.Size), len(buf))}, fuse.OK
+}
+
+// Write implements fuse.RawFileSystem.
+func (t *Tree) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	return t.Writev(cancel, in, [][]byte{data})
+}
+
+// Writev implements fuse.RawFileSystem.
+func (t *Tree) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
+	h := t.file(in.Fh)
+	if h == nil {
+		return 0, fuse.EBADF
+	}
+	defer h.drop()
+	if int64(in.Offset) < 0 {
+		return 0, fuse.EINVAL
+	}
+	var n int
+	err := retry(func() (err error) {
+		n, err = unix.Pwritev(h.fd, data, int64(in.Offset))
+		return err
+	})
+	return uint32(max(n, 0)), status(err)
+}
+
+// Fsync implements fuse.RawFileSystem.
+func (t *Tree) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	h := t.file(in.Fh)
+	if h == nil {
+		return fuse.EBADF
+	}
+	defer h.drop()
+	if in.FsyncFlags&1 != 0 {
+		return status(retry(func() error { return unix.Fdatasync(h.fd) }))
+	}
+	return status(retry(func() error { return unix.Fsync(h.fd) }))
+}
+
+// FsyncDir implements fuse.RawFileSystem.
+func (t *Tree) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	h := t.handle(in.Fh)
+	if h == nil || h.dir == nil {
+		return fuse.EBADF
+	}
+	defer h.drop()
+	if h.fd < 0 {
+		return fuse.OK
+	}
+	return status(retry(func() error { return unix.Fsync(h.fd) }))
+}
+
+// Fallocate implements fuse.RawFileSystem.
+func (t *Tree) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	h := t.file(in.Fh)
+	if h == nil {
+		return fuse.EBADF
+	}
+	defer h.drop()
+	return status(retry(func() error { return unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)) }))
+}
+
+// Lseek implements fuse.RawFileSystem: data and holes, all else is the guest kernel's.
+func (t *Tree) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	if in.Whence != unix.SEEK_DATA && in.Whence != unix.SEEK_HOLE {
+		return fuse.EINVAL
+	}
+	h := t.file(in.Fh)
+	if h == nil {
+		return fuse.EBADF
+	}
+	defer h.drop()
+	off, err := unix.Seek(h.fd, int64(in.Offset), int(in.Whence))
+	if err != nil {
+		return status(err)
+	}
+	out.Offset = uint64(off)
+	return fuse.OK
+}
+
+// CopyFileRange implements fuse.RawFileSystem.
+func (t *Tree) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	from, to := t.file(in.FhIn), t.file(in.FhOut)
+	for _, h := range []*handle{from, to} {
+		if h != nil {
+			defer h.drop()
+		}
+	}
+	if from == nil || to == nil {
+		return 0, fuse.EBADF
+	}
+	const most = 1 << 30 // the answer has 32 bits, and one call should end
+	in1, in2 := int64(in.OffIn), int64(in.OffOut)
+	n, err := unix.CopyFileRange(from.fd, &in1, to.fd, &in2, int(min(in.Len, most)), 0)
+	return uint32(max(n, 0)), status(err)
+}

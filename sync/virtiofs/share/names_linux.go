@@ -1,0 +1,255 @@
+package share
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// beneath opens a name in a folder, never through a link, out of the folder or on another mount.
+func beneath(dir int, name string, flags int, mode uint32) (fd int, err error) {
+	how := unix.OpenHow{
+		Flags: uint64(flags | unix.O_NOFOLLOW | unix.O_CLOEXEC), Mode: uint64(mode),
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	}
+	// EAGAIN: a rename elsewhere came between; openat2(2) says to try again.
+	for range 16 {
+		fd, err = unix.Openat2(dir, name, &how)
+		if err != unix.EAGAIN && err != unix.EINTR {
+			break
+		}
+	}
+	return fd, err
+}
+
+// folder finds the folder that a name is to be made or removed in.
+func (t *Tree) folder(id uint64, name string) (*node, fuse.Status) {
+	if !validName(name) {
+		return nil, fuse.EINVAL
+	}
+	if id == rootID {
+		return nil, fuse.EROFS
+	}
+	n := t.node(id)
+	if n == nil {
+		return nil, fuse.Status(unix.ESTALE)
+	}
+	if !n.is(unix.S_IFDIR) {
+		t.release(n)
+		return nil, fuse.ENOTDIR
+	}
+	return n, fuse.OK
+}
+
+// Lookup implements fuse.RawFileSystem.
+func (t *Tree) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if h.NodeId == rootID {
+		return t.lookupExport(name, out)
+	}
+	dir, s := t.folder(h.NodeId, name)
+	if s != fuse.OK {
+		return s
+	}
+	defer t.release(dir)
+	return t.enter(dir, name, out)
+}
+
+func (t *Tree) lookupExport(name string, out *fuse.EntryOut) fuse.Status {
+	for _, n := range t.exports {
+		if n.export.Name == name {
+			st, err := stat(n.fd)
+			if err != nil {
+				return status(err)
+			}
+			t.describe(n, st, out)
+			return fuse.OK
+		}
+	}
+	return fuse.ENOENT
+}
+
+// enter looks a name up and counts the guest's knowledge of it.
+func (t *Tree) enter(dir *node, name string, out *fuse.EntryOut) fuse.Status {
+	fd, err := beneath(dir.fd, name, unix.O_PATH, 0)
+	if err != nil {
+		return status(err)
+	}
+	return t.know(dir.export, fd, out)
+}
+
+// know takes an O_PATH descriptor over into the table, or the one that is there already.
+func (t *Tree) know(e *export, fd int, out *fuse.EntryOut) fuse.Status {
+	st, err := stat(fd)
+	if err != nil {
+		unix.Close(fd)
+		return status(err)
+	}
+	k := keyOf(e.index, st)
+	t.mu.Lock()
+	n := t.byKey[k]
+	if n == nil {
+		t.lastID++
+		n = &node{id: t.lastID, key: k, fd: fd, mode: st.Mode, export: e, holders: 1}
+		t.put(n)
+		fd = -1
+	}
+	n.lookups++
+	t.mu.Unlock()
+	if fd >= 0 {
+		unix.Close(fd)
+	}
+	t.describe(n, st, out)
+	return fuse.OK
+}
+
+func (t *Tree) describe(n *node, st *unix.Stat_t, out *fuse.EntryOut) {
+	out.NodeId, out.Generation = n.id, 1
+	out.SetEntryTimeout(validity)
+	out.SetAttrTimeout(validity)
+	t.attr(st, &out.Attr)
+}
+
+// Forget implements fuse.RawFileSystem.
+func (t *Tree) Forget(id, count uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.nodes[id]
+	if n == nil || n.fd == n.export.fd {
+		return
+	}
+	n.lookups -= min(count, n.lookups)
+	if n.lookups == 0 {
+		t.forget(n)
+	}
+}
+
+// Mknod implements fuse.RawFileSystem.
+func (t *Tree) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	kind := in.Mode & unix.S_IFMT
+	switch kind {
+	case unix.S_IFREG, unix.S_IFIFO, unix.S_IFSOCK:
+	default:
+		return fuse.EPERM
+	}
+	return t.make(in.NodeId, name, kind, out, func(dir int) error {
+		return unix.Mknodat(dir, name, kind|in.Mode&0o777, 0)
+	})
+}
+
+// Mkdir implements fuse.RawFileSystem.
+func (t *Tree) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	return t.make(in.NodeId, name, unix.S_IFDIR, out, func(dir int) error {
+		return unix.Mkdirat(dir, name, in.Mode&0o1777)
+	})
+}
+
+// Symlink implements fuse.RawFileSystem: the target is stored as it is.
+func (t *Tree) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	return t.make(h.NodeId, name, unix.S_IFLNK, out, func(dir int) error {
+		return unix.Symlinkat(target, dir, name)
+	})
+}
+
+// make makes a name by f and looks it up.
+func (t *Tree) make(id uint64, name string, kind uint32, out *fuse.EntryOut, f func(dir int) error) fuse.Status {
+	dir, s := t.folder(id, name)
+	if s != fuse.OK {
+		return s
+	}
+	defer t.release(dir)
+	t.names.RLock()
+	defer t.names.RUnlock()
+	if s := t.mayName(dir, name, kind); s != fuse.OK {
+		return s
+	}
+	if err := f(dir.fd); err != nil {
+		return status(err)
+	}
+	return t.enter(dir, name, out)
+}
+
+// Link implements fuse.RawFileSystem.
+func (t *Tree) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	n := t.node(in.Oldnodeid)
+	defer t.release(n)
+	if n == nil || n.is(unix.S_IFDIR) {
+		return fuse.EPERM
+	}
+	t.names.RLock()
+	s := t.mayChange(n)
+	t.names.RUnlock()
+	if s != fuse.OK {
+		return s
+	}
+	return t.make(in.NodeId, name, n.mode&unix.S_IFMT, out, func(dir int) error {
+		return t.linkInto(n, in.NodeId, dir, name)
+	})
+}
+
+func (t *Tree) linkInto(n *node, dirID uint64, dir int, name string) error {
+	d := t.node(dirID)
+	defer t.release(d)
+	if d == nil || d.export != n.export {
+		return unix.EXDEV
+	}
+	return unix.Linkat(t.self, n.link(), dir, name, unix.AT_SYMLINK_FOLLOW)
+}
+
+// Unlink implements fuse.RawFileSystem.
+func (t *Tree) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	return t.remove(h.NodeId, name, 0)
+}
+
+// Rmdir implements fuse.RawFileSystem.
+func (t *Tree) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	return t.remove(h.NodeId, name, unix.AT_REMOVEDIR)
+}
+
+func (t *Tree) remove(id uint64, name string, flags int) fuse.Status {
+	dir, s := t.folder(id, name)
+	if s != fuse.OK {
+		return s
+	}
+	defer t.release(dir)
+	t.names.RLock()
+	defer t.names.RUnlock()
+	if s := t.mayName(dir, name, unix.S_IFDIR); s != fuse.OK {
+		return s
+	}
+	return status(unix.Unlinkat(dir.fd, name, flags))
+}
+
+// Rename implements fuse.RawFileSystem.
+func (t *Tree) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
+		return fuse.EINVAL
+	}
+	from, s := t.folder(in.NodeId, oldName)
+	if s != fuse.OK {
+		return s
+	}
+	defer t.release(from)
+	to, s := t.folder(in.Newdir, newName)
+	if s != fuse.OK {
+		return s
+	}
+	defer t.release(to)
+	if from.export != to.export {
+		return fuse.EXDEV
+	}
+	t.names.Lock()
+	defer t.names.Unlock()
+	if s := t.mayMove(from, oldName, to, newName, in.Flags&unix.RENAME_EXCHANGE != 0); s != fuse.OK {
+		return s
+	}
+	return status(unix.Renameat2(from.fd, oldName, to.fd, newName, uint(in.Flags)))
+}
+
+func (t *Tree) mayMove(from *node, oldName string, to *node, newName string, exchange bool) fuse.Status {
+	if s := t.mayName(from, oldName, unix.S_IFDIR); s != fuse.OK {
+		return s
+	}
+	if s := t.mayArrive(from, oldName, to, newName); s != fuse.OK || !exchange {
+		return s
+	}
+	return t.mayArrive(to, newName, from, oldName)
+}
