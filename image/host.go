@@ -18,6 +18,7 @@ import (
 type Host struct {
 	Sources  Sources
 	Registry string   // npm registry
+	AskNpm   bool     // ask the host's npm for its registry when a build needs it, which takes it a second
 	Keys     [][]byte // archive keys instead of Debian's: an archive of one's own
 }
 
@@ -28,7 +29,7 @@ const maxSetting = 1 << 20
 
 // ReadHost looks at apt's sources below root ("/") and at npm's registry.
 // environ is as os.Environ has it. What cannot be read is as if it were not there.
-func ReadHost(ctx context.Context, root, home string, environ []string) Host {
+func ReadHost(_ context.Context, root, home string, environ []string) Host {
 	var h Host
 	apt := filepath.Join(root, "etc/apt")
 	paths := []string{filepath.Join(apt, "sources.list")}
@@ -43,7 +44,8 @@ func ReadHost(ctx context.Context, root, home string, environ []string) Host {
 		h.Sources.Main = first(h.Sources.Main, s.Main)
 		h.Sources.Security = first(h.Sources.Security, s.Security)
 	}
-	h.Registry = readRegistry(ctx, home, environ)
+	h.Registry = readRegistry(home, environ)
+	h.AskNpm = h.Registry == ""
 	return h
 }
 
@@ -60,9 +62,8 @@ func readSetting(path string) string {
 	return string(data)
 }
 
-// readRegistry asks in npm's own order: environment, the user's file, the rest
-// of npm's settings.
-func readRegistry(ctx context.Context, home string, environ []string) string {
+// readRegistry looks in npm's own order: environment, the user's file.
+func readRegistry(home string, environ []string) string {
 	for _, entry := range slices.Backward(environ) {
 		name, value, _ := strings.Cut(entry, "=")
 		if strings.EqualFold(name, "npm_config_registry") && value != "" {
@@ -75,6 +76,12 @@ func readRegistry(ctx context.Context, home string, environ []string) string {
 			return strings.Trim(strings.TrimSpace(value), `"'`)
 		}
 	}
+	return ""
+}
+
+// askNpm returns the registry that all of npm's settings come to, "" when there
+// is no npm.
+func askNpm(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "npm", "config", "get", "registry").Output()
@@ -88,13 +95,17 @@ func readRegistry(ctx context.Context, home string, environ []string) string {
 }
 
 // npm says where npm's tarball is and what it must be.
-func (o Options) npm(pin Npm) (LockedFile, error) {
+func (o Options) npm(ctx context.Context, pin Npm) (LockedFile, error) {
 	encoded, ok := strings.CutPrefix(pin.Integrity, "sha512-")
 	sum, err := base64.StdEncoding.DecodeString(encoded)
 	if !ok || err != nil {
 		return LockedFile{}, fmt.Errorf("recipe: npm %s: integrity %q is no sha512", pin.Version, pin.Integrity)
 	}
-	registry := strings.TrimRight(first(o.Registry, o.Host.Registry, defaultRegistry), "/")
+	registry := first(o.Registry, o.Host.Registry)
+	if registry == "" && o.Host.AskNpm {
+		registry = askNpm(ctx)
+	}
+	registry = strings.TrimRight(first(registry, defaultRegistry), "/")
 	return LockedFile{
 		URL:    registry + "/npm/-/npm-" + pin.Version + ".tgz",
 		SHA512: hex.EncodeToString(sum),

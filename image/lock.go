@@ -68,7 +68,7 @@ func resolve(ctx context.Context, c *fetch.Client, r Recipe, o Options) (lockAnd
 	if err != nil {
 		return lockAndIndexes{}, err
 	}
-	npm, err := o.npm(r.Npm)
+	npm, err := o.npm(ctx, r.Npm)
 	if err != nil {
 		return lockAndIndexes{}, err
 	}

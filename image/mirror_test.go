@@ -100,7 +100,7 @@ func TestBuiltInRecipe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := Options{}.npm(r.Npm)
+	file, err := Options{}.npm(context.Background(), r.Npm)
 	if err != nil || !strings.HasPrefix(file.URL, defaultRegistry+"/npm/-/npm-") {
 		t.Errorf("npm is %+v, %v", file, err)
 	}
