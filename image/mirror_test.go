@@ -17,7 +17,8 @@ func TestHostSources(t *testing.T) {
 		"one-line": {"# deb http://no.example/debian trixie main\ndeb [arch=amd64 signed-by=/k.gpg] http://m.example/debian/ bookworm main # c\n" +
 			"deb-src http://src.example/debian trixie main\ndeb https://s.example/debian-security bookworm-security main\n", false,
 			Sources{"http://m.example/debian", "https://s.example/debian-security"}},
-		"deb822": {"Types: deb\nURIs: http://m.example/debian\nSuites: trixie trixie-updates\n\nTypes: deb\nURIs: http://m.example/sec\nSuites: trixie-security\n", true,
+		"deb822": {"Types: deb\nURIs: http://m.example/debian\nSuites: trixie trixie-updates\n" +
+			"\nTypes: deb\nURIs: http://m.example/sec\nSuites: trixie-security\n", true,
 			Sources{"http://m.example/debian", "http://m.example/sec"}},
 		"disabled":                          {"Enabled: no\nURIs: http://m.example/debian\nSuites: trixie\n", true, Sources{}},
 		"others' archives":                  {"deb https://x.example/apt cloud-sdk-bookworm main\ndeb https://y.example nodistro main\n", false, Sources{}},
@@ -51,7 +52,8 @@ func TestMirrorOrder(t *testing.T) {
 		want     string
 		warnings int
 	}{
-		{"option before host", Options{Mirror: "http://mine.example/debian/", Host: Host{Sources: host}}, "http://mine.example/debian http://mine.example/debian http://host.example/sec", 0},
+		{"option before host", Options{Mirror: "http://mine.example/debian/", Host: Host{Sources: host}},
+			"http://mine.example/debian http://mine.example/debian http://host.example/sec", 0},
 		{"host", Options{Host: Host{Sources: host}}, "http://host.example/debian http://host.example/debian http://host.example/sec", 0},
 		{"neither", Options{}, defaultMirror + " " + defaultMirror + " " + defaultSecurity, 0},
 		{"option and no security known", Options{Mirror: "http://mine.example/debian"}, "http://mine.example/debian http://mine.example/debian", 1},

@@ -54,7 +54,8 @@ type Archive struct {
 // New starts an empty archive for the length of a test.
 func New(t *testing.T) *Archive {
 	t.Helper()
-	signer, err := openpgp.NewEntity("archive", "test", "archive@example.org", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Time: func() time.Time { return Now().AddDate(-1, 0, 0) }})
+	made := func() time.Time { return Now().AddDate(-1, 0, 0) }
+	signer, err := openpgp.NewEntity("archive", "test", "archive@example.org", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Time: made})
 	if err != nil {
 		t.Fatal(err)
 	}

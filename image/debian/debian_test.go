@@ -56,7 +56,8 @@ func TestLoadRefuses(t *testing.T) {
 		}},
 		{name: "no key", want: debian.ErrSignature, spoil: func(_ *testing.T, _ *archivetest.Archive, r *debian.Repo) { r.Keys = nil }},
 		{name: "changed text", want: debian.ErrSignature, spoil: change("InRelease", "Origin: Test", "Origin: Tost")},
-		{name: "text around the signed part", want: debian.ErrSignature, spoil: change("InRelease", "-----END PGP SIGNATURE-----", "-----END PGP SIGNATURE-----\nCodename: sid\n")},
+		{name: "text around the signed part", want: debian.ErrSignature,
+			spoil: change("InRelease", "-----END PGP SIGNATURE-----", "-----END PGP SIGNATURE-----\nCodename: sid\n")},
 		{name: "no signature at all", want: debian.ErrSignature, spoil: func(_ *testing.T, a *archivetest.Archive, _ *debian.Repo) {
 			a.Put("dists/trixie/InRelease", []byte("Codename: trixie\n"))
 		}},

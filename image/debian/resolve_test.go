@@ -143,7 +143,8 @@ func TestParsePackagesRefuses(t *testing.T) {
 }
 
 func FuzzParsePackages(f *testing.F) {
-	f.Add("Package: aa\nVersion: 1\nArchitecture: amd64\nFilename: pool/a.deb\nSize: 5\nSHA256: " + strings.Repeat("0", 64) + "\nDepends: a | b (>= 1), c:any\nProvides: x (= 2)\n")
+	f.Add("Package: aa\nVersion: 1\nArchitecture: amd64\nFilename: pool/a.deb\nSize: 5\nSHA256: " +
+		strings.Repeat("0", 64) + "\nDepends: a | b (>= 1), c:any\nProvides: x (= 2)\n")
 	f.Fuzz(func(_ *testing.T, text string) {
 		list, err := debian.ParsePackages([]byte(text), "amd64")
 		if err != nil {
