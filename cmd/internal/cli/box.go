@@ -1,0 +1,146 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/sbx-vm/sbx/configs"
+	"github.com/sbx-vm/sbx/machine"
+	"github.com/sbx-vm/sbx/machine/control"
+	"github.com/sbx-vm/sbx/machine/store"
+)
+
+// sandbox is one that exists.
+type sandbox struct {
+	name  string
+	store *store.Store
+	files *store.Sandbox
+	spec  machine.Spec
+	// client is nil unless it runs, see app.running. The command closes it.
+	client *control.Client
+}
+
+func (b *sandbox) logs() []*logTail {
+	return []*logTail{
+		{kind: "boot", path: b.files.ConsoleLog()},
+		{kind: "net", path: b.files.NetLog()},
+		{kind: "docker", path: b.files.DockerLog()},
+		{kind: "files", path: b.files.FilesLog()},
+		{kind: "supervisor", path: b.files.SupervisorLog()},
+	}
+}
+
+func (a *app) openStore() (*store.Store, error) { return store.Open(a.getenv) }
+
+// existing finds the sandbox that a command is about; typed is NAME or empty.
+func (a *app) existing(typed string) (*sandbox, error) {
+	st, err := a.openStore()
+	if err != nil {
+		return nil, err
+	}
+	name, err := a.chooseName(st, typed)
+	if err != nil {
+		return nil, err
+	}
+	box := &sandbox{name: name, store: st, files: st.Sandbox(name)}
+	box.spec, err = box.files.ReadSpec()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, a.noSandbox(st, name, typed)
+	}
+	return box, err
+}
+
+// running finds a sandbox that takes commands and connects to its supervisor.
+func (a *app) running(ctx context.Context, typed string) (*sandbox, error) {
+	box, err := a.existing(typed)
+	if err != nil {
+		return nil, err
+	}
+	box.client, err = control.Dial(ctx, box.files.ControlSocket())
+	if err == nil {
+		return box, nil
+	}
+	status := box.store.Status(ctx, box.name)
+	up := "sbx up"
+	if typed != "" {
+		up += " " + typed
+	}
+	switch status.State {
+	case machine.Running, machine.Paused:
+		return nil, fmt.Errorf("sandbox %q runs and does not answer: %w", box.name, err)
+	case machine.Starting, machine.Stopping:
+		return nil, hintf(fmt.Errorf("sandbox %q is %s", box.name, status.State), "wait for it with: %s", up)
+	default:
+		return nil, hintf(fmt.Errorf("sandbox %q is not running (%s)", box.name, status.State), "start it with: %s", up)
+	}
+}
+
+// noSandbox says that there is none of that name, and what was meant perhaps.
+func (a *app) noSandbox(st *store.Store, name, typed string) error {
+	if typed != "" {
+		return hintf(fmt.Errorf("no sandbox %q", name), "see: sbx ls")
+	}
+	project := projectDir(a.Dir)
+	for dir := filepath.Dir(project); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if other, ok := sandboxOf(st, dir); ok {
+			return hintf(fmt.Errorf("no sandbox for %q", project), "the folder %q above it has one: give its name, %s", dir, other)
+		}
+	}
+	return hintf(fmt.Errorf("no sandbox for %q", project), "make one with: sbx up")
+}
+
+// projectDir is the folder that a command without NAME is about: that of the
+// nearest sbx.yaml above dir, else dir itself.
+func projectDir(dir string) string {
+	for up := dir; ; up = filepath.Dir(up) {
+		if info, err := os.Stat(filepath.Join(up, configs.FileName)); err == nil && info.Mode().IsRegular() {
+			return up
+		}
+		if up == filepath.Dir(up) {
+			return dir
+		}
+	}
+}
+
+// sandboxOf finds the first sandbox that belongs to the folder project.
+func sandboxOf(st *store.Store, project string) (string, bool) {
+	entries, err := st.List()
+	if err != nil {
+		return "", false
+	}
+	for _, entry := range entries {
+		if entry.Spec.Project == project {
+			return entry.Name, true
+		}
+	}
+	return "", false
+}
+
+// chooseName decides which sandbox is meant: the typed one, else the project's own
+// by the configuration, else the one that was made for this folder: it must be
+// possible to stop a sandbox whose sbx.yaml is broken.
+func (a *app) chooseName(st *store.Store, typed string) (string, error) {
+	if typed != "" {
+		return typed, nil
+	}
+	if a.Dir == "" {
+		return "", hintf(errors.New("there is no current folder"), "name the sandbox, see: sbx ls")
+	}
+	config, err := a.loadConfig(nil)
+	if err == nil {
+		if st.Exists(config.Name) {
+			return config.Name, nil
+		}
+	}
+	if name, ok := sandboxOf(st, projectDir(a.Dir)); ok {
+		return name, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return config.Name, nil
+}

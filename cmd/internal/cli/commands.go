@@ -1,0 +1,14 @@
+package cli
+
+import "github.com/spf13/cobra"
+
+// commands are all of them, in the order that help shows.
+func (a *app) commands() []*cobra.Command {
+	return []*cobra.Command{
+		newInit(a), newUp(a), newExec(a), newShell(a), newCp(a),
+		newStop(a), newRestart(a), newReset(a), newRm(a),
+		newLs(a), newStatus(a), newLogs(a), newPolicy(a), newPort(a),
+		newConfig(a), newTrust(a), newImage(a), newDoctor(a), newVersion(a),
+		newSupervise(a), newConfine(), newFileServer(a),
+	}
+}

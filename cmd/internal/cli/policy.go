@@ -1,0 +1,358 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sbx-vm/sbx/machine/control"
+	"github.com/sbx-vm/sbx/netfilter"
+	"github.com/sbx-vm/sbx/netfilter/audit"
+)
+
+func newPolicy(a *app) *cobra.Command {
+	return group("policy", "Show and change what the sandbox may reach", "  sbx policy ls\n  sbx policy allow api.example.com",
+		newPolicyLs(a), newPolicyCheck(a), newPolicyLog(a),
+		newPolicyEdit(a, netfilter.Allow), newPolicyEdit(a, netfilter.Deny), newPolicyRm(a))
+}
+
+// nameFlag is how policy's commands take the sandbox: their arguments are patterns.
+func nameFlag(cmd *cobra.Command, name *string) {
+	cmd.Flags().StringVarP(name, "sandbox", "s", "", "the sandbox (default: this folder's)")
+	check := cmd.PreRunE
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
+		if *name != "" {
+			if err := validName(*name); err != nil {
+				return err
+			}
+		}
+		if check != nil {
+			return check(cmd, args)
+		}
+		return nil
+	}
+}
+
+// policyView is what `sbx policy ls --json` prints.
+type policyView struct {
+	Default netfilter.Action `json:"default"`
+	Rules   []netfilter.Rule `json:"rules"`
+}
+
+func newPolicyLs(a *app) *cobra.Command {
+	var name string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "ls", Short: "List the rules in force, the strongest first",
+		Long: "Lists the rules that hold for the sandbox: of sbx.yaml, your own configuration, presets, and those\n" +
+			"made with allow and deny. The first that matches a name decides.",
+		Example: "  sbx policy ls\n  sbx policy ls -s shop --json",
+		Args:    maxArgs(0, "no arguments"),
+		RunE: interruptible(func(ctx context.Context, _ []string) error {
+			policy, err := a.policy(ctx, name)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(a.Out, policyView{Default: policy.Default(), Rules: append([]netfilter.Rule{}, policy.Rules()...)})
+			}
+			var rows [][]string
+			for _, rule := range policy.Rules() {
+				rows = append(rows, []string{string(rule.Action), rule.Pattern, originText(rule.Origin)})
+			}
+			rows = append(rows, []string{string(policy.Default()), "anything else", "default"})
+			return printTable(a.Out, []string{"ACTION", "PATTERN", "FROM"}, rows)
+		}),
+	}
+	jsonFlag(cmd, &asJSON)
+	nameFlag(cmd, &name)
+	return cmd
+}
+
+func originText(origin netfilter.Origin) string {
+	if origin.File == "" {
+		return origin.Source
+	}
+	return fmt.Sprintf("%s %s:%d", origin.Source, origin.File, origin.Line)
+}
+
+// checked is what `sbx policy check --json` prints.
+type checked struct {
+	Name    string          `json:"name"`
+	Port    uint16          `json:"port,omitempty"`
+	Verdict string          `json:"verdict"`
+	Reason  string          `json:"reason"`
+	Rule    *netfilter.Rule `json:"rule,omitempty"`
+}
+
+func newPolicyCheck(a *app) *cobra.Command {
+	var name string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "check HOST[:PORT]", Short: "Say whether the sandbox may reach a name, and why",
+		Long: "Says what the rules decide for a name, without asking anybody on the network. Without PORT: whether\n" +
+			"any port of it is allowed.\n\nExit status: 0 allowed, 1 denied or failed, 2 wrong usage.",
+		Example: "  sbx policy check www.npmjs.org:443",
+		Args:    exactly(1, "HOST[:PORT]"),
+		RunE: interruptible(func(ctx context.Context, args []string) error {
+			request, err := parseTarget(args[0])
+			if err != nil {
+				return err
+			}
+			policy, err := a.policy(ctx, name)
+			if err != nil {
+				return err
+			}
+			return a.printVerdict(request, policy.Decide(request), asJSON)
+		}),
+	}
+	jsonFlag(cmd, &asJSON)
+	nameFlag(cmd, &name)
+	return cmd
+}
+
+// parseTarget reads HOST or HOST:PORT as a person writes it.
+func parseTarget(arg string) (netfilter.Request, error) {
+	host, port := arg, ""
+	if strings.Contains(arg, ":") {
+		var err error
+		if host, port, err = net.SplitHostPort(arg); err != nil {
+			return netfilter.Request{}, usagef("%q is not HOST[:PORT]: %w", arg, err)
+		}
+	}
+	name, err := netfilter.Canonical(host)
+	if err != nil {
+		return netfilter.Request{}, usagef("%q: %w", host, err)
+	}
+	request := netfilter.Request{Name: name}
+	if port != "" {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return netfilter.Request{}, usagef("%q is no port", port)
+		}
+		request.Port = uint16(n)
+	}
+	return request, nil
+}
+
+func (a *app) printVerdict(request netfilter.Request, verdict netfilter.Verdict, asJSON bool) error {
+	c := checked{Name: request.Name, Port: request.Port, Verdict: audit.VerdictDeny, Reason: verdict.Reason, Rule: verdict.Rule}
+	if verdict.Allow {
+		c.Verdict = audit.VerdictAllow
+	}
+	if asJSON {
+		if err := printJSON(a.Out, c); err != nil {
+			return err
+		}
+	} else {
+		why := reasonText(c.Reason)
+		if c.Rule != nil {
+			why += fmt.Sprintf(": %s, %s", c.Rule.Pattern, originText(c.Rule.Origin))
+		}
+		fmt.Fprintln(a.Out, printable(fmt.Sprintf("%s %s (%s)", c.Verdict, hostPort(c.Name, c.Port), why)))
+	}
+	if !verdict.Allow {
+		return exitError{status: statusFailed}
+	}
+	return nil
+}
+
+type policyLogOptions struct {
+	app            *app
+	name           string
+	follow, denied bool
+	asJSON         bool
+	since          time.Duration
+}
+
+func newPolicyLog(a *app) *cobra.Command {
+	o := policyLogOptions{app: a}
+	cmd := &cobra.Command{
+		Use: "log", Short: "Show what was asked of the network and what was decided",
+		Example: "  sbx policy log --denied\n  sbx policy log -f --json",
+		Args:    maxArgs(0, "no arguments"),
+		RunE:    interruptible(func(ctx context.Context, _ []string) error { return o.run(ctx) }),
+	}
+	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on with what comes later")
+	cmd.Flags().BoolVar(&o.denied, "denied", false, "refusals alone")
+	cmd.Flags().DurationVar(&o.since, "since", 0, "none older than this, such as 10m")
+	jsonFlag(cmd, &o.asJSON)
+	nameFlag(cmd, &o.name)
+	return cmd
+}
+
+func (o policyLogOptions) run(ctx context.Context) error {
+	box, err := o.app.existing(o.name)
+	if err != nil {
+		return err
+	}
+	options := audit.ReadOptions{Follow: o.follow, Denied: o.denied}
+	if o.since > 0 {
+		options.Since = time.Now().Add(-o.since)
+	}
+	return audit.Read(ctx, box.files.NetLog(), options, func(entry audit.Entry) error {
+		if o.asJSON {
+			return printJSONLine(o.app.Out, entry)
+		}
+		_, err := fmt.Fprintln(o.app.Out, printable(entryText(entry)))
+		return err
+	})
+}
+
+func entryText(e audit.Entry) string {
+	text := fmt.Sprintf("%s  %-5s %-7s %s", e.Time.Local().Format("2006-01-02 15:04:05"), e.Verdict, e.Kind, entryTarget(e))
+	if e.Proto != "" {
+		text += " " + e.Proto
+	}
+	if why := reasonText(e.Reason); why != "" {
+		text += " (" + why + ")"
+	}
+	if e.Rule != "" {
+		text += fmt.Sprintf(" by %q, %s", e.Rule, e.Origin)
+	}
+	if e.Kind == audit.Close {
+		text += fmt.Sprintf(", %d bytes up, %d down", e.BytesUp, e.BytesDown)
+	}
+	if e.Count > 1 {
+		text += fmt.Sprintf(", %d times", e.Count)
+	}
+	return text
+}
+
+func entryTarget(e audit.Entry) string {
+	switch {
+	case e.Name != "" && e.Kind == audit.DNS:
+		return e.Name
+	case e.Name != "":
+		return hostPort(e.Name, e.Port)
+	default:
+		return hostPort(e.Addr, e.Port)
+	}
+}
+
+func newPolicyEdit(a *app, action netfilter.Action) *cobra.Command {
+	var name string
+	short := "Let the running sandbox reach a name"
+	if action == netfilter.Deny {
+		short = "Keep the running sandbox from a name"
+	}
+	cmd := &cobra.Command{
+		Use: string(action) + " PATTERN…", Short: short,
+		Long: short + ": api.example.com, *.example.org:443,8443 or github.com:22/tcp.\n" +
+			"It holds at once, open connections included, until `sbx policy rm`. A rule that is wrong changes nothing.",
+		Example: fmt.Sprintf("  sbx policy %s api.example.com\n  sbx policy %[1]s 'github.com:22/tcp' -s shop", action),
+		Args:    atLeast(1, "a PATTERN"),
+		RunE: interruptible(func(ctx context.Context, args []string) error {
+			return a.editPolicy(ctx, name, edit{action: action, patterns: args})
+		}),
+	}
+	nameFlag(cmd, &name)
+	return cmd
+}
+
+func newPolicyRm(a *app) *cobra.Command {
+	var name string
+	cmd := &cobra.Command{
+		Use: "rm PATTERN…", Short: "Take back rules that allow and deny made",
+		Long:    "Takes back rules that `sbx policy allow` and `deny` made. Those of files stand in the files.",
+		Example: "  sbx policy rm api.example.com",
+		Args:    atLeast(1, "a PATTERN"),
+		RunE: interruptible(func(ctx context.Context, args []string) error {
+			return a.editPolicy(ctx, name, edit{remove: true, patterns: args})
+		}),
+	}
+	nameFlag(cmd, &name)
+	return cmd
+}
+
+// edit is a change of the rules made at run time.
+type edit struct {
+	action   netfilter.Action
+	remove   bool
+	patterns []string
+}
+
+// exactly and atLeast check the number of arguments.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usagef("%s takes %s, got %d arguments", cmd.CommandPath(), what, len(args))
+		}
+		return nil
+	}
+}
+
+func atLeast(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < n {
+			return usagef("%s takes %s", cmd.CommandPath(), what)
+		}
+		return nil
+	}
+}
+
+// policy is what is in force: asked of the supervisor, or, of a sandbox that is
+// down, what the next start would have.
+func (a *app) policy(ctx context.Context, name string) (*netfilter.Policy, error) {
+	box, err := a.existing(name)
+	if err != nil {
+		return nil, err
+	}
+	spec := box.spec.Network
+	client, err := control.Dial(ctx, box.files.ControlSocket())
+	if err == nil {
+		defer client.Close()
+		view, err := client.Policy(ctx)
+		if err != nil {
+			return nil, err
+		}
+		spec = netfilter.Spec{Default: string(view.Default), Rules: view.Rules}
+	} else {
+		rules, err := box.files.ReadRules()
+		if err != nil {
+			return nil, err
+		}
+		spec.Rules = append(slices.Clone(spec.Rules), rules...)
+	}
+	policy, _, err := netfilter.Compile(spec)
+	return policy, err
+}
+
+// editPolicy changes the rules of a running sandbox.
+func (a *app) editPolicy(ctx context.Context, name string, change edit) error {
+	box, err := a.running(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer box.client.Close()
+	var request control.PolicyEdit
+	for _, pattern := range change.patterns {
+		rule := netfilter.Rule{Action: change.action, Pattern: pattern, Origin: netfilter.Origin{Source: "runtime"}}
+		if change.remove {
+			request.Remove = append(request.Remove, rule)
+		} else {
+			request.Add = append(request.Add, rule)
+		}
+	}
+	view, err := box.client.EditPolicy(ctx, request)
+	if err != nil {
+		return err
+	}
+	for _, warning := range view.Warnings {
+		if mentions(warning, change.patterns) {
+			a.warn("%s", warning)
+		}
+	}
+	return nil
+}
+
+// mentions keeps the warnings about other rules, which were shown before, quiet.
+func mentions(warning string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return strings.Contains(warning, strconv.Quote(p)) })
+}
