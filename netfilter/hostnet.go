@@ -78,3 +78,9 @@ func CurrentHostNet() (HostNet, error) {
 	}
 	return h, nil
 }
+
+// Unknown is the HostNet of a host whose addresses cannot be read: it counts every
+// address as the host's, so that nothing is dialled.
+func Unknown() HostNet {
+	return HostNet{Prefixes: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}}
+}

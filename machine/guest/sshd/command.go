@@ -8,6 +8,13 @@ import (
 	"slices"
 )
 
+// Request names beyond SSH's own. The payload of syncTime is the host's time in
+// nanoseconds since 1970, eight bytes, big endian.
+const (
+	RequestShutdown = "shutdown@sbx"
+	RequestSyncTime = "sync-time@sbx"
+)
+
 // Command is what an exec request asks for: the words are run as they are, no
 // shell reads them. On the wire it is JSON after one NUL byte; a payload without
 // that byte is a command line for the login shell, as `ssh host 'command line'`

@@ -17,13 +17,6 @@ import (
 	"github.com/sbx-vm/sbx/machine/guest/boot"
 )
 
-// Request names beyond SSH's own. The payload of syncTime is the host's time in
-// nanoseconds since 1970, eight bytes, big endian.
-const (
-	RequestShutdown = "shutdown@sbx"
-	RequestSyncTime = "sync-time@sbx"
-)
-
 // maxChannels bounds what one connection may open at once.
 const maxChannels = 1024
 

@@ -1,0 +1,82 @@
+package supervisor
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/sbx-vm/sbx/machine"
+	"github.com/sbx-vm/sbx/machine/control"
+	"github.com/sbx-vm/sbx/machine/control/server"
+	"github.com/sbx-vm/sbx/netfilter/audit"
+)
+
+// backend is the Supervisor as the control socket sees it.
+type backend struct{ s *Supervisor }
+
+var _ server.Backend = backend{}
+
+func (s *Supervisor) startControl(context.Context) error {
+	var err error
+	s.control, err = server.Listen(s.files.ControlSocket(), backend{s}, s.o.Log)
+	return err
+}
+
+func (b backend) Status() machine.Status {
+	s := b.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := machine.Status{
+		Name: s.spec.Name, State: s.record.State, Reason: s.record.Reason, Project: s.spec.Project, Arch: s.spec.Arch, Accel: s.host.Accel,
+		CPUs: s.spec.Resources.CPUs, Memory: s.spec.Resources.Memory, Disk: s.spec.Resources.Disk, Image: s.spec.Image,
+		Started: s.record.Started, Supervisor: s.record.Supervisor.PID, QEMU: s.qemu.PID(), FileServer: s.share.cmd.Process.Pid, Ports: s.ports.list,
+	}
+	select {
+	case <-s.gateway.Done():
+		if st.State == machine.Running {
+			st.Reason = "the network gateway ended, the guest has no network: sbx restart"
+		}
+	default:
+	}
+	return st
+}
+
+// Stop asks for the end once and waits for the machine's.
+func (b backend) Stop(ctx context.Context) error {
+	s := b.s
+	s.mu.Lock()
+	if !s.ending {
+		s.ending = true
+		close(s.stop)
+	}
+	s.mu.Unlock()
+	select {
+	case <-s.qemu.Done():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (b backend) Exec(ctx context.Context, request control.ExecRequest, streams control.Streams) (control.Exit, error) {
+	return b.s.guest.exec(ctx, request, streams)
+}
+
+func (b backend) SFTP(ctx context.Context) (io.ReadWriteCloser, error) { return b.s.guest.sftp(ctx) }
+
+func (b backend) Docker(ctx context.Context) (io.ReadWriteCloser, error) {
+	return b.s.guest.docker(ctx)
+}
+
+func (b backend) Policy() control.PolicyView { return b.s.rules.view() }
+
+func (b backend) EditPolicy(edit control.PolicyEdit) (control.PolicyView, error) {
+	policy, err := b.s.rules.edit(edit)
+	if err != nil {
+		return control.PolicyView{}, err
+	}
+	b.s.gateway.SetPolicy(policy)
+	return b.s.rules.view(), nil
+}
+
+func (b backend) Denials(since time.Time) []audit.Entry { return b.s.gateway.Denials(since) }

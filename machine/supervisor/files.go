@@ -1,0 +1,159 @@
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sbx-vm/sbx/machine/confine"
+	"github.com/sbx-vm/sbx/sync/virtiofs"
+)
+
+// FileServerCommand is the hidden command of sbx that must call virtiofs.Main with
+// [FileServerFD].
+const (
+	FileServerCommand = "__fileserver"
+	FileServerFD      = 3
+)
+
+// exports are the folders of the host that the guest sees, targets their places
+// there, in the same order: the workspace first.
+func (s *Supervisor) exports() []virtiofs.Export {
+	list := []virtiofs.Export{{Name: "workspace", Path: s.spec.Project}}
+	for i, m := range s.spec.Workspace.Mounts {
+		list = append(list, virtiofs.Export{Name: fmt.Sprintf("mount%d", i), Path: m.Source, ReadOnly: m.ReadOnly})
+	}
+	return list
+}
+
+func (s *Supervisor) targets() []string {
+	list := []string{s.spec.Workspace.Target}
+	for _, m := range s.spec.Workspace.Mounts {
+		list = append(list, m.Target)
+	}
+	return list
+}
+
+// fileServer is the confined child that serves the share.
+type fileServer struct {
+	cmd    *exec.Cmd
+	stderr *ring
+	conn   *os.File // QEMU's end
+	done   chan struct{}
+	err    error
+}
+
+// startFileServer starts the child. As root it becomes the workspace's owner; that
+// being root, it keeps the id and loses every capability, so it is the owner of
+// root's files and nothing more, and Landlock leaves it only the exports.
+func (s *Supervisor) startFileServer(context.Context) error {
+	config := virtiofs.Config{Exports: s.exports(), GuestUID: uint32(s.spec.User.UID), GuestGID: uint32(s.spec.User.GID), Protect: s.spec.Workspace.Protect}
+	profile, err := s.fileProfile()
+	if err != nil {
+		return err
+	}
+	input, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
+	cmd, err := confine.Command(s.o.Self, profile, "/proc/self/exe", FileServerCommand)
+	if err != nil {
+		return err
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	unix.CloseOnExec(fds[0])
+	unix.CloseOnExec(fds[1])
+	child := os.NewFile(uintptr(fds[0]), "share")
+	defer child.Close()
+	f := &fileServer{cmd: cmd, conn: os.NewFile(uintptr(fds[1]), "share"), done: make(chan struct{})}
+	if f.stderr, err = openRing(s.files.FilesLog(), logLimit); err != nil {
+		return err
+	}
+	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles, cmd.Dir = bytes.NewReader(input), f.stderr, []*os.File{child}, "/"
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "GOMEMLIMIT=256MiB"}
+	if err := f.launch(); err != nil {
+		return err
+	}
+	s.share = f
+	return s.adopt(cmd.Process.Pid)
+}
+
+func (s *Supervisor) fileProfile() (confine.Profile, error) {
+	var p confine.Profile
+	for _, e := range s.exports() {
+		info, err := os.Stat(e.Path)
+		if err != nil {
+			return p, fmt.Errorf("shared folder: %w", err)
+		}
+		if !info.IsDir() {
+			return p, fmt.Errorf("shared folder %q is no folder", e.Path)
+		}
+		if e.ReadOnly {
+			p.Read = append(p.Read, e.Path)
+		} else {
+			p.Write = append(p.Write, e.Path)
+		}
+	}
+	if os.Geteuid() == 0 {
+		info, err := os.Stat(s.spec.Project)
+		if err != nil {
+			return p, err
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			p.UID, p.GID = int(stat.Uid), int(stat.Gid)
+		}
+	}
+	return p, nil
+}
+
+// launch starts the child from a thread that lives as long as it: the death signal
+// follows the thread.
+func (f *fileServer) launch() error {
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := f.cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
+		f.err = f.cmd.Wait()
+		f.stderr.Close()
+		close(f.done)
+	}()
+	return <-started
+}
+
+// why says how the child ended; only after done.
+func (f *fileServer) why() string {
+	last := f.stderr.last()
+	if f.err == nil {
+		return last
+	}
+	return strings.TrimSpace(f.err.Error() + " " + last)
+}
+
+// kill ends the child, in order first: without QEMU it ends by itself.
+func (f *fileServer) kill() {
+	f.conn.Close()
+	select {
+	case <-f.done:
+		return
+	case <-time.After(time.Second):
+	}
+	f.cmd.Process.Kill() //nolint:errcheck // it may have ended in between
+	<-f.done
+}

@@ -1,0 +1,89 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/sbx-vm/sbx/machine/control"
+	"github.com/sbx-vm/sbx/machine/store"
+	"github.com/sbx-vm/sbx/netfilter"
+)
+
+// rules are the network's: those of the files, which do not change while a
+// sandbox runs, and those of `sbx policy`, which do.
+type rules struct {
+	files *store.Sandbox
+	base  netfilter.Spec
+
+	mu       sync.Mutex
+	runtime  []netfilter.Rule
+	policy   *netfilter.Policy
+	warnings []netfilter.Warning
+}
+
+func loadRules(files *store.Sandbox, base netfilter.Spec) (*rules, error) {
+	r := &rules{files: files, base: base}
+	runtime, err := files.ReadRules()
+	if err != nil {
+		return nil, err
+	}
+	r.policy, r.warnings, err = r.compile(runtime)
+	r.runtime = runtime
+	return r, err
+}
+
+func (r *rules) compile(runtime []netfilter.Rule) (*netfilter.Policy, []netfilter.Warning, error) {
+	spec := r.base
+	spec.Rules = slices.Concat(r.base.Rules, runtime)
+	return netfilter.Compile(spec)
+}
+
+func (r *rules) compiled() *netfilter.Policy {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.policy
+}
+
+func (r *rules) view() control.PolicyView {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := control.PolicyView{Default: r.policy.Default(), Rules: r.policy.Rules()}
+	for _, w := range r.warnings {
+		v.Warnings = append(v.Warnings, w.String())
+	}
+	return v
+}
+
+// edit changes the runtime rules, on disk first: a rule that took effect is there
+// after a restart. Anything wrong with the edit leaves all as it was.
+func (r *rules) edit(e control.PolicyEdit) (*netfilter.Policy, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	runtime := slices.Clone(r.runtime)
+	for _, gone := range e.Remove {
+		kept := slices.DeleteFunc(slices.Clone(runtime), func(x netfilter.Rule) bool {
+			return x.Pattern == gone.Pattern && (gone.Action == "" || x.Action == gone.Action)
+		})
+		if len(kept) == len(runtime) {
+			return nil, fmt.Errorf("no rule %q was made by sbx policy: rules of files are changed there", gone.Pattern)
+		}
+		runtime = kept
+	}
+	for _, add := range e.Add {
+		add.Origin = netfilter.Origin{Source: "runtime"}
+		if !slices.ContainsFunc(runtime, func(x netfilter.Rule) bool { return x.Pattern == add.Pattern && x.Action == add.Action }) {
+			runtime = append(runtime, add)
+		}
+	}
+	policy, warnings, err := r.compile(runtime)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.files.WriteRules(runtime); err != nil {
+		return nil, errors.Join(err, errors.New("the rules are as they were"))
+	}
+	r.runtime, r.policy, r.warnings = runtime, policy, warnings
+	return policy, nil
+}
