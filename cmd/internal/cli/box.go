@@ -36,7 +36,9 @@ func (b *sandbox) logs() []*logTail {
 
 func (a *app) openStore() (*store.Store, error) { return store.Open(a.getenv) }
 
-// existing finds the sandbox that a command is about; typed is NAME or empty.
+// existing finds the sandbox that a command is about; typed is NAME or empty. In a
+// sub-folder of a sandbox's project it is that sandbox: what looks at one or works
+// in it must not have to be typed at the top.
 func (a *app) existing(typed string) (*sandbox, error) {
 	st, err := a.openStore()
 	if err != nil {
@@ -46,7 +48,31 @@ func (a *app) existing(typed string) (*sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
+	if typed == "" && !st.Exists(name) {
+		if above, _, ok := a.sandboxAbove(st); ok {
+			name = above
+		}
+	}
+	return a.open(st, name, typed)
+}
+
+// own is existing for what ends or deletes a sandbox: it must be that of this very
+// folder, or be named.
+func (a *app) own(typed string) (*sandbox, error) {
+	st, err := a.openStore()
+	if err != nil {
+		return nil, err
+	}
+	name, err := a.chooseName(st, typed)
+	if err != nil {
+		return nil, err
+	}
+	return a.open(st, name, typed)
+}
+
+func (a *app) open(st *store.Store, name, typed string) (*sandbox, error) {
 	box := &sandbox{name: name, store: st, files: st.Sandbox(name)}
+	var err error
 	box.spec, err = box.files.ReadSpec()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, a.noSandbox(st, name, typed)
@@ -85,12 +111,22 @@ func (a *app) noSandbox(st *store.Store, name, typed string) error {
 		return hintf(fmt.Errorf("no sandbox %q", name), "see: sbx ls")
 	}
 	project := projectDir(a.Dir)
-	for dir := filepath.Dir(project); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		if other, ok := sandboxOf(st, dir); ok {
-			return hintf(fmt.Errorf("no sandbox for %q", project), "the folder %q above it has one: give its name, %s", dir, other)
-		}
+	if other, dir, ok := a.sandboxAbove(st); ok {
+		return hintf(fmt.Errorf("no sandbox for %q", project), "the folder %q above it has one: give its name, %s", dir, other)
 	}
 	return hintf(fmt.Errorf("no sandbox for %q", project), "make one with: sbx up")
+}
+
+// sandboxAbove finds the sandbox of the nearest folder above this project.
+func (a *app) sandboxAbove(st *store.Store) (name, dir string, ok bool) {
+	for dir := filepath.Dir(projectDir(a.Dir)); ; dir = filepath.Dir(dir) {
+		if name, ok := sandboxOf(st, dir); ok {
+			return name, dir, true
+		}
+		if dir == filepath.Dir(dir) {
+			return "", "", false
+		}
+	}
 }
 
 // projectDir is the folder that a command without NAME is about: that of the

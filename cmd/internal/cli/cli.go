@@ -25,6 +25,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -42,6 +43,10 @@ const (
 // exit status. It does not end the process and installs signal handlers only
 // while a command runs.
 func Main(ctx context.Context, args []string, s Streams) int {
+	// Folders are compared by their real names.
+	if dir, err := filepath.EvalSymlinks(s.Dir); err == nil {
+		s.Dir = dir
+	}
 	a := &app{Streams: s}
 	root := newRoot(a)
 	root.SetArgs(args)
@@ -161,7 +166,7 @@ func printError(w io.Writer, err error) {
 		if i == 0 {
 			line = "sbx: " + line
 		}
-		fmt.Fprintln(w, printable(line))
+		fmt.Fprintln(w, printableLine(line))
 	}
 	if hint := hintOf(err); hint != "" {
 		fmt.Fprintln(w, "     "+printable(hint))

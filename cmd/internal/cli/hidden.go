@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"context"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -10,18 +12,30 @@ import (
 	"github.com/sbx-vm/sbx/sync/virtiofs"
 )
 
-// newSupervise is the supervisor's process: what `sbx up` starts detached.
+// newSupervise is the supervisor's process: what `sbx up` starts detached. SIGTERM
+// ends the sandbox in order.
 func newSupervise(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "supervise NAME", Short: "Run a sandbox's supervisor (sbx up does it)", Hidden: true,
+		Use: supervisor.Command + " NAME", Short: "Run a sandbox's supervisor (sbx up does it)", Hidden: true,
 		Args: exactly(1, "a NAME"),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: interruptible(func(ctx context.Context, args []string) error {
 			st, err := a.openStore()
 			if err != nil {
 				return err
 			}
-			return supervisor.Run(cmd.Context(), supervisor.Options{Store: st, Name: args[0], Accel: a.getenv("SBX_ACCEL")})
-		},
+			self, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			tell := supervisor.Teller(supervisor.ReadyFD)
+			err = supervisor.Run(ctx, supervisor.Options{
+				Store: st, Name: args[0], Self: self, Getenv: a.getenv, Log: a.logger(), Tell: tell,
+			})
+			if err != nil {
+				tell(supervisor.Message{Error: err.Error()})
+			}
+			return err
+		}),
 	}
 }
 
@@ -35,16 +49,13 @@ func newConfine() *cobra.Command {
 	}
 }
 
-// fileServerFD is where the supervisor hands the file server its connection to QEMU.
-const fileServerFD = 3
-
 // newFileServer is the file server's process, confined to the folders it serves.
 func newFileServer(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "__fileserver", Short: "Serve a sandbox's folders (sbx does it)", Hidden: true,
+		Use: supervisor.FileServerCommand, Short: "Serve a sandbox's folders (sbx does it)", Hidden: true,
 		Args: maxArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := virtiofs.Main(cmd.Context(), a.In, fileServerFD, a.logger()); err != nil {
+			if err := virtiofs.Main(cmd.Context(), a.In, supervisor.FileServerFD, a.logger()); err != nil {
 				return fmt.Errorf("file server: %w", err)
 			}
 			return nil

@@ -3,6 +3,8 @@ package cli_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/pkg/sftp"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sbx-vm/sbx/cmd/internal/cli"
@@ -23,6 +26,7 @@ func TestMain(m *testing.M) {
 		"qemu-system-x86_64":  standInQEMU,
 		"qemu-system-aarch64": standInQEMU,
 		"qemu-img":            standInImg,
+		"exe":                 again,
 	})
 }
 
@@ -31,16 +35,30 @@ func TestMain(m *testing.M) {
 func sbx() int {
 	args := os.Args[1:]
 	if len(args) > 3 && args[0] == "__confine" {
-		// This binary tells which program it is by its name.
-		argv := args[3:]
-		if argv[0] == "/proc/self/exe" {
-			argv = append([]string{"sbx"}, argv[1:]...)
-		}
-		if err := syscall.Exec(args[3], argv, os.Environ()); err != nil {
+		if err := syscall.Exec(args[3], args[3:], os.Environ()); err != nil {
 			panic(err)
 		}
 	}
 	return cli.Main(context.Background(), args, cli.System("v0.0.0-test"))
+}
+
+// again is this binary started as /proc/self/exe: by the guest's SSH server to serve
+// files, and by the supervisor for sbx' file server.
+func again() {
+	if len(os.Args) < 2 || os.Args[1] != "sftp" {
+		os.Exit(sbx())
+	}
+	server, err := sftp.NewServer(struct {
+		io.Reader
+		io.WriteCloser
+	}{os.Stdin, os.Stdout})
+	if err == nil {
+		err = server.Serve()
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		fmt.Fprintln(os.Stderr, "stand-in sftp:", err)
+		os.Exit(1)
+	}
 }
 
 func TestScripts(t *testing.T) {

@@ -20,7 +20,7 @@ func newStop(a *app) *cobra.Command {
 		Example: "  sbx stop\n  sbx stop shop",
 		Args:    nameArg,
 		RunE: interruptible(func(ctx context.Context, args []string) error {
-			box, err := a.existing(firstOf(args))
+			box, err := a.own(firstOf(args))
 			if err != nil {
 				return err
 			}
@@ -57,7 +57,7 @@ func newReset(a *app) *cobra.Command {
 		Example: "  sbx reset && sbx up",
 		Args:    nameArg,
 		RunE: interruptible(func(ctx context.Context, args []string) error {
-			box, err := a.existing(firstOf(args))
+			box, err := a.own(firstOf(args))
 			if err != nil {
 				return err
 			}

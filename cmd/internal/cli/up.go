@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -67,7 +68,7 @@ func (o upOptions) run(ctx context.Context) error {
 	}
 	defer unlock()
 	// Who had the lock before may have made it, or started it.
-	if err := p.readStored(); err != nil {
+	if err := errors.Join(p.readStored(), p.foreign()); err != nil {
 		return err
 	}
 	if err := o.settle(ctx, p); err != nil {
@@ -88,11 +89,8 @@ func (o upOptions) plan() (*plan, error) {
 	dir := o.app.Dir
 	if o.name != "" {
 		// By name, it is the sandbox's own project that counts, wherever this is typed.
-		spec, err := st.Sandbox(o.name).ReadSpec()
-		if err == nil {
+		if spec, err := st.Sandbox(o.name).ReadSpec(); err == nil {
 			dir = spec.Project
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
 		}
 	}
 	config, err := o.app.loadConfigOf(dir, o.flags)
@@ -104,23 +102,32 @@ func (o upOptions) plan() (*plan, error) {
 		p.wanted.Name = o.name
 	}
 	p.files = st.Sandbox(p.wanted.Name)
-	return p, p.readStored()
+	// One that cannot be read may be just being made: read again under the lock.
+	if err := p.readStored(); err != nil {
+		p.stored = nil
+	}
+	return p, p.foreign()
 }
 
+// readStored reads the sandbox that is there, if there is one.
 func (p *plan) readStored() error {
 	spec, err := p.files.ReadSpec()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		p.stored = &spec
 	}
-	if spec.Project != p.wanted.Project {
-		return hintf(fmt.Errorf("sandbox %q belongs to the folder %q", spec.Name, spec.Project),
-			"give this folder's another name: sbx up NAME, or name: in %s", configs.FileName)
+	return err
+}
+
+// foreign is an error if the name is taken by another folder's sandbox.
+func (p *plan) foreign() error {
+	if p.stored == nil || p.stored.Project == p.wanted.Project {
+		return nil
 	}
-	p.stored = &spec
-	return nil
+	return hintf(fmt.Errorf("sandbox %q belongs to the folder %q", p.stored.Name, p.stored.Project),
+		"give this folder's another name: sbx up NAME, or name: in %s", configs.FileName)
 }
 
 // alreadyUp says whether there is nothing to start, and what of the configuration
@@ -174,7 +181,11 @@ func (o upOptions) start(ctx context.Context, p *plan) error {
 		return err
 	}
 	progress.Phase("starting "+spec.Name, 0)
-	err = supervisor.Launch(ctx, p.store, spec.Name, func(phase supervisor.Phase) {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	err = supervisor.Launch(ctx, p.files, self, func(phase supervisor.Phase) {
 		progress.Phase(spec.Name+": "+string(phase), 0)
 	})
 	if err != nil {
