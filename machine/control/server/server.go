@@ -186,6 +186,10 @@ func (s *Server) takeOver(w http.ResponseWriter) (conn net.Conn, r *bufio.Reader
 // stream serves a plain byte stream.
 func (s *Server) stream(open func(context.Context) (io.ReadWriteCloser, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		// What is left of the request's body would be the stream's first bytes.
+		if _, err := io.Copy(io.Discard, io.LimitReader(r.Body, maxRequest)); err != nil {
+			return
+		}
 		far, err := open(r.Context())
 		if err != nil {
 			fail(w, http.StatusBadGateway, err)
