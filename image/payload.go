@@ -67,15 +67,36 @@ func (p *payload) makePlan() {
 	}
 	p.file("etc/apt/sources.list.d/debian.sources", sourcesText(p.lock.Suites))
 	p.file("etc/apt/apt.conf.d/90sbx", aptConf)
+	p.file("etc/gitconfig", gitConfig)
+	p.file("usr/local/lib/node_modules/npm/npmrc", npmConf)
 	for _, index := range p.lock.indexes {
 		p.list(index.Repo.ListName("InRelease"), index.InRelease)
 		p.list(index.Repo.ListName("main/binary-"+p.lock.Arch+"/Packages"), index.Raw)
 	}
 }
 
-// aptConf leaves out what the guest's lists do not have.
+// aptConf leaves out what the guest's lists do not have. A refusal by the gateway
+// is final: to wait before the next try only delays what the user is told.
 const aptConf = `// Only English, so that no list is missing before the first apt-get update.
 Acquire::Languages "none";
+Acquire::Retries::Delay "false";
+Acquire::EnableSrvRecords "false";
+`
+
+// npmConf is npm's built-in configuration: its own prefix, not that of Debian's
+// node, and no minute of waiting for a name that is not allowed.
+const npmConf = `prefix=/usr/local
+fetch-retry-mintimeout=100
+fetch-retry-maxtimeout=1000
+update-notifier=false
+fund=false
+`
+
+// gitConfig makes git init and clone work in the workspace: the template's sample
+// hooks are what the guest may not write there.
+const gitConfig = `[init]
+	templateDir =
+	defaultBranch = main
 `
 
 func (p *payload) file(target, text string) {

@@ -37,8 +37,6 @@ func (b *Builder) prepare() error {
 		"etc/hostname":            "sbx\n",
 		"etc/hosts":               "127.0.0.1 localhost sbx\n",
 		"etc/kernel-img.conf":     "do_symlinks = no\n",
-		"etc/passwd":              "root:x:0:0:root:/root:/bin/bash\n",
-		"etc/group":               "root:x:0:\nmail:x:8:\nutmp:x:43:\n",
 	} {
 		full := filepath.Join(target, path)
 		if info, err := os.Stat(full); err == nil && info.Size() > 0 {
@@ -53,6 +51,13 @@ func (b *Builder) prepare() error {
 	}
 	if err := os.Chmod(filepath.Join(target, "usr/sbin/policy-rc.d"), 0o755); err != nil {
 		return err
+	}
+	// base-passwd's own way to make them needs them: programs that it runs look users up.
+	for _, name := range []string{"passwd", "group"} {
+		master := filepath.Join(target, "usr/share/base-passwd", name+".master")
+		if err := copyFile(master, filepath.Join(target, "etc", name), 0o644); err != nil {
+			return err
+		}
 	}
 	return b.mountKernelFileSystems()
 }

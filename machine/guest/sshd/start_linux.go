@@ -162,9 +162,9 @@ func lookPath(name string, env []string) (string, error) {
 		denied = true
 	}
 	if denied {
-		return "", fmt.Errorf("%s: %w", name, os.ErrPermission)
+		return "", &os.PathError{Op: "run", Path: name, Err: syscall.EACCES}
 	}
-	return "", fmt.Errorf("%s: command %w", name, os.ErrNotExist)
+	return "", &os.PathError{Op: "run", Path: name, Err: syscall.ENOENT}
 }
 
 // signal reaches the whole session that the command leads.
