@@ -51,7 +51,8 @@ func testDockerNetwork(t *testing.T, w *world) {
 		docker run -d --name web --network inner -p 127.0.0.1:8123:8000 -v /usr:/usr:ro -v /lib:/lib:ro -v /lib64:/lib64:ro -v /etc/mime.types:/etc/mime.types:ro \
 			-v "$PWD:/srv:ro" -w /srv shell /usr/bin/python3 serve.py >/dev/null`)
 	defer w.run("exec", "--", "docker", "rm", "-f", "web")
-	if r := w.run("exec", "--", "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do curl -sS -m 5 http://127.0.0.1:8123/made-in-guest && exit; sleep 1; done; docker logs web"); r.out != "x\n" {
+	const fetch = "for i in $(seq 10); do curl -sS -m 5 http://127.0.0.1:8123/made-in-guest && exit; sleep 1; done; docker logs web"
+	if r := w.run("exec", "--", "sh", "-c", fetch); r.out != "x\n" {
 		t.Errorf("published port: %q %q", r.out, r.err)
 	}
 	const inside = `docker run --rm --network inner -v /usr:/usr:ro -v /lib:/lib:ro -v /lib64:/lib64:ro shell /usr/bin/python3 -c '

@@ -20,9 +20,12 @@ type sandbox struct {
 	store *store.Store
 	files *store.Sandbox
 	spec  machine.Spec
-	// client is nil unless it runs, see app.running. The command closes it.
+	// client is nil unless it runs, see app.running. The command closes the sandbox.
 	client *control.Client
 }
+
+// close ends the connection to the supervisor.
+func (b *sandbox) close() { b.client.Close() } //nolint:errcheck // only idle connections are left
 
 func (b *sandbox) logs() []*logTail {
 	return []*logTail{

@@ -146,6 +146,6 @@ func newConfigSchema(a *app) *cobra.Command {
 
 func (a *app) warnAll(warnings []string) {
 	for _, warning := range warnings {
-		a.warn("%s", warning)
+		a.warn(warning)
 	}
 }

@@ -75,7 +75,7 @@ func (o cpOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer box.client.Close()
+	defer box.close()
 	pipe, err := box.client.SFTP(ctx)
 	if err != nil {
 		return err
@@ -86,7 +86,7 @@ func (o cpOptions) run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, pipe.Close())
 	}
-	defer client.Close()
+	defer client.Close() //nolint:errcheck // each file was checked
 	if o.src.guest {
 		return o.fromGuest(ctx, box.spec, client)
 	}
@@ -99,7 +99,7 @@ func (o cpOptions) fromGuest(ctx context.Context, spec machine.Spec, client *sft
 	if err != nil {
 		return err
 	}
-	defer to.root.Close()
+	defer to.root.Close() //nolint:errcheck // a folder, only read
 	info, err := from.Lstat(src)
 	if err != nil {
 		return err
@@ -120,7 +120,7 @@ func (o cpOptions) toGuest(ctx context.Context, spec machine.Spec, client *sftp.
 	if err != nil {
 		return err
 	}
-	defer from.root.Close()
+	defer from.root.Close() //nolint:errcheck // a folder, only read
 	to, dst := guestTree(client, spec, o.dst.path)
 	info, err := from.Lstat(src)
 	if err != nil {

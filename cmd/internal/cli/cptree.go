@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -162,12 +161,4 @@ func checkSize(name string, got, want int64, err error) error {
 		return fmt.Errorf("%q: %d of %d bytes arrived", name, got, want)
 	}
 	return nil
-}
-
-// ignoreExists returns nil for fs.ErrExist.
-func ignoreExists(err error) error {
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	return err
 }

@@ -108,7 +108,7 @@ func (o execOptions) run(ctx context.Context) error {
 	if err != nil {
 		return exitError{statusSbx, err}
 	}
-	defer box.client.Close()
+	defer box.close()
 	request := control.ExecRequest{
 		Argv: o.argv, Dir: o.workdir(box.spec), User: o.user, Env: env,
 	}

@@ -16,7 +16,8 @@ func newInit(a *app) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use: "init", Short: "Write a commented sbx.yaml into the current folder",
-		Long:    "Writes a commented sbx.yaml into the current folder. sbx works without one: it is the place to say\nmore than the defaults. One that is there is not replaced without --force.",
+		Long: "Writes a commented sbx.yaml into the current folder. sbx works without one: it is the place to say\n" +
+			"more than the defaults. One that is there is not replaced without --force.",
 		Example: "  sbx init && $EDITOR sbx.yaml",
 		Args:    maxArgs(0, "no arguments"),
 		RunE:    func(*cobra.Command, []string) error { return a.init(force) },

@@ -307,7 +307,7 @@ func (a *app) policy(ctx context.Context, name string) (*netfilter.Policy, error
 	spec := box.spec.Network
 	client, err := control.Dial(ctx, box.files.ControlSocket())
 	if err == nil {
-		defer client.Close()
+		defer client.Close() //nolint:errcheck // only idle connections are left
 		view, err := client.Policy(ctx)
 		if err != nil {
 			return nil, err
@@ -330,7 +330,7 @@ func (a *app) editPolicy(ctx context.Context, name string, change edit) error {
 	if err != nil {
 		return err
 	}
-	defer box.client.Close()
+	defer box.close()
 	var request control.PolicyEdit
 	for _, pattern := range change.patterns {
 		rule := netfilter.Rule{Action: change.action, Pattern: pattern, Origin: netfilter.Origin{Source: "runtime"}}
@@ -346,7 +346,7 @@ func (a *app) editPolicy(ctx context.Context, name string, change edit) error {
 	}
 	for _, warning := range view.Warnings {
 		if mentions(warning, change.patterns) {
-			a.warn("%s", warning)
+			a.warn(warning)
 		}
 	}
 	return nil

@@ -17,7 +17,8 @@ func newPortLs(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "ls [NAME]", Short: "List the published ports of a running sandbox",
-		Long:    "Lists where the guest's ports can be reached on this machine. They are asked for in sbx.yaml\n(ports:) and listen on 127.0.0.1 unless it says otherwise.",
+		Long: "Lists where the guest's ports can be reached on this machine. They are asked for in sbx.yaml\n" +
+			"(ports:) and listen on 127.0.0.1 unless it says otherwise.",
 		Example: "  sbx port ls\n  sbx port ls shop --json",
 		Args:    nameArg,
 		RunE: interruptible(func(ctx context.Context, args []string) error {
@@ -25,7 +26,7 @@ func newPortLs(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer box.client.Close()
+			defer box.close()
 			status, err := box.client.Status(ctx)
 			if err != nil {
 				return err

@@ -29,7 +29,7 @@ func (a *app) prepare(ctx context.Context, p *plan, progress image.Progress) (ma
 		return machine.Spec{}, hintf(err, "sandbox %s was made on it: sbx reset makes a new disk on a new image", p.stored.Name)
 	}
 	for _, notice := range a.changesOf(p).notices(false) {
-		a.warn("%s", notice)
+		a.warn(notice)
 	}
 	spec := nextSpec(*p.stored, p.wanted)
 	return spec, p.files.WriteSpec(spec)
@@ -72,5 +72,5 @@ func (a *app) once(st *store.Store, name, text string) {
 	if err == nil {
 		file.Close()
 	}
-	a.warn("%s", text)
+	a.warn(text)
 }

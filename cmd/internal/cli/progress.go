@@ -59,7 +59,7 @@ func (p *progress) Warn(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.clear()
-	p.app.warn("%s", text)
+	p.app.warn(text)
 }
 
 // Close ends the line.

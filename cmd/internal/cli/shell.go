@@ -30,7 +30,7 @@ func (a *app) shell(ctx context.Context, name, user string) error {
 	if err != nil {
 		return exitError{statusSbx, err}
 	}
-	defer box.client.Close()
+	defer box.close()
 	request := control.ExecRequest{Dir: guestDir(box.spec, a.Dir), User: user}
 	return a.attach(ctx, box, request, attachment{stdin: true})
 }

@@ -282,7 +282,8 @@ func fakeImage(dir string) error {
 		return err
 	}
 	for name, content := range map[string]string{
-		"vmlinuz": "kernel", "modules/modules.order": "virtio_blk.ko.xz\n", "modules/virtio_blk.ko.xz": "module", "root.raw": "disk", "lock.json": "{}", "image.json": string(manifest),
+		"vmlinuz": "kernel", "modules/modules.order": "virtio_blk.ko.xz\n", "modules/virtio_blk.ko.xz": "module",
+		"root.raw": "disk", "lock.json": "{}", "image.json": string(manifest),
 	} {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o644); err != nil {
 			return err

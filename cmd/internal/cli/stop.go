@@ -37,7 +37,8 @@ func newStop(a *app) *cobra.Command {
 func newRestart(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "restart [NAME]", Short: "Stop a sandbox and start it with the configuration as it is now",
-		Long:    "Stops the sandbox and starts it again. What changed in sbx.yaml takes effect, but what stands on the\ndisk (its size, the image): that takes `sbx reset`.",
+		Long: "Stops the sandbox and starts it again. What changed in sbx.yaml takes effect, but what stands on the\n" +
+			"disk (its size, the image): that takes `sbx reset`.",
 		Example: "  sbx restart\n  sbx restart shop --memory 2GiB",
 		Args:    nameArg,
 	}
@@ -118,7 +119,7 @@ func (a *app) end(ctx context.Context, st *store.Store, name string) error {
 		client, err := control.Dial(ctx, files.ControlSocket())
 		if err == nil {
 			asked = client.Stop(ctx)
-			client.Close()
+			client.Close() //nolint:errcheck // only idle connections are left
 		} else if isDown(state) {
 			return nil
 		}

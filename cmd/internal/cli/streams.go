@@ -68,8 +68,8 @@ func isTerminal(stream any) bool {
 }
 
 // warn writes a message that is not an error to stderr.
-func (s Streams) warn(format string, args ...any) {
-	fmt.Fprintln(s.Err, "sbx: "+printable(fmt.Sprintf(format, args...)))
+func (s Streams) warn(text string) {
+	fmt.Fprintln(s.Err, "sbx: "+printable(text))
 }
 
 // say writes progress that is worth keeping, to a terminal only.

@@ -101,7 +101,7 @@ func (a *app) consent(config *configs.Config) error {
 		}
 		return hintf(errors.New(text), "read it, then agree with: sbx trust")
 	}
-	a.warn("%s", text)
+	a.warn(text)
 	for _, line := range describeWidening(config.Widening()) {
 		fmt.Fprintln(a.Err, printable(line))
 	}

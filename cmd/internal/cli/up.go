@@ -141,7 +141,7 @@ func (o upOptions) alreadyUp(ctx context.Context, p *plan) bool {
 		return false
 	}
 	for _, notice := range o.app.changesOf(p).notices(true) {
-		o.app.warn("%s", notice)
+		o.app.warn(notice)
 	}
 	o.app.say("sandbox %s is %s", p.wanted.Name, stateText(status))
 	return true
