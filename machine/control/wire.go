@@ -99,4 +99,3 @@ type PolicyEdit struct {
 type Since struct {
 	Time time.Time `json:"time"`
 }
-
