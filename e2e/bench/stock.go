@@ -53,7 +53,7 @@ func (s stock) build(ctx context.Context, root string) error {
 	if err := command(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", s.key); err != nil {
 		return err
 	}
-	mirror, err := hostMirror()
+	mirror, err := hostMirror(ctx)
 	if err != nil {
 		return err
 	}
@@ -120,8 +120,8 @@ func moveOne(pattern, to string) error {
 }
 
 // hostMirror is the Debian mirror that this host installs from.
-func hostMirror() (string, error) {
-	out, err := exec.Command("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").Output()
+func hostMirror(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").Output()
 	if err != nil {
 		return "", fmt.Errorf("ask apt for its mirror: %w", err)
 	}

@@ -32,7 +32,10 @@ type Module struct {
 // needed are the modules between a Debian cloud kernel and its root disk, in load
 // order; what a kernel has built in is not found as a file, which is fine.
 func needed() []string {
-	return []string{"virtio_mmio", "virtio_blk", "failover", "net_failover", "virtio_net", "rng-core", "virtio-rng", "virtio_balloon", "virtio_console", "virtiofs", "overlay"}
+	return []string{
+		"virtio_mmio", "virtio_blk", "failover", "net_failover", "virtio_net", "rng-core", "virtio-rng", "virtio_balloon",
+		"virtio_console", "virtiofs", "overlay",
+	}
 }
 
 // Modules reads the needed modules from a kernel's modules folder

@@ -10,13 +10,14 @@ import (
 	"syscall"
 )
 
-// maxSocket keeps socket paths well below the shortest limit (104 bytes on macOS).
-const maxSocket = 100
+// maxBase leaves room for a socket's name in the shortest limit of a path (104
+// bytes on macOS). A user whose runtime folder is longer gets one in /tmp.
+const maxBase = 60
 
 // runDir is where sockets are. The user's runtime folder is private; a folder in
 // /tmp is checked to be, because anybody could have made it first.
 func runDir(getenv func(string) string) (string, error) {
-	if base := getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(base) && len(base) < 60 {
+	if base := getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(base) && len(base) < maxBase {
 		if info, err := os.Stat(base); err == nil && info.IsDir() {
 			dir := filepath.Join(base, "sbx")
 			return dir, private(dir)

@@ -42,7 +42,7 @@ func (b *Sandbox) ReadSpec() (machine.Spec, error) {
 		return machine.Spec{}, fmt.Errorf("sandbox name %q: wants letters a-z, digits and -, 39 at most: %w", b.name, fs.ErrNotExist)
 	}
 	var spec machine.Spec
-	err := readJSON(b.file("spec.json"), &spec, func() int { return spec.Version }, machine.SpecVersion)
+	err := readJSON(b.file("spec.json"), &spec, func() int { return spec.Version })
 	if err == nil && spec.Name != b.name {
 		err = fmt.Errorf("%s: is of sandbox %q", b.file("spec.json"), spec.Name)
 	}
@@ -93,7 +93,7 @@ const recordVersion = 1
 // [machine.Stopped].
 func (b *Sandbox) ReadRecord() (Record, error) {
 	var r Record
-	err := readJSON(b.file("record.json"), &r, func() int { return r.Version }, recordVersion)
+	err := readJSON(b.file("record.json"), &r, func() int { return r.Version })
 	if errors.Is(err, fs.ErrNotExist) {
 		return Record{Version: recordVersion, State: machine.Stopped}, nil
 	}
@@ -114,7 +114,7 @@ type rulesFile struct {
 // ReadRules reads the rules that `sbx policy allow` and `deny` made.
 func (b *Sandbox) ReadRules() ([]netfilter.Rule, error) {
 	var f rulesFile
-	err := readJSON(b.file("rules.json"), &f, func() int { return f.Version }, 1)
+	err := readJSON(b.file("rules.json"), &f, func() int { return f.Version })
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -137,7 +137,7 @@ type Keys struct {
 // ReadKeys reads them; [fs.ErrNotExist] before the first start.
 func (b *Sandbox) ReadKeys() (Keys, error) {
 	var k Keys
-	err := readJSON(b.file("keys.json"), &k, func() int { return k.Version }, 1)
+	err := readJSON(b.file("keys.json"), &k, func() int { return k.Version })
 	return k, err
 }
 

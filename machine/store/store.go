@@ -144,7 +144,7 @@ func (s *Store) List() ([]Entry, error) {
 }
 
 // readJSON reads a versioned file.
-func readJSON(path string, into any, version func() int, known int) error {
+func readJSON(path string, into any, version func() int) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -152,8 +152,8 @@ func readJSON(path string, into any, version func() int, known int) error {
 	if err := json.Unmarshal(data, into); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if v := version(); v < 1 || v > known {
-		return fmt.Errorf("%s: version %d: this sbx understands %d, use the one that wrote it", path, v, known)
+	if v := version(); v != 1 {
+		return fmt.Errorf("%s: version %d: this sbx understands 1, use the one that wrote it", path, v)
 	}
 	return nil
 }

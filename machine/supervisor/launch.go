@@ -37,8 +37,11 @@ func Launch(ctx context.Context, files *store.Sandbox, self string, progress fun
 	if err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		cmd.Wait() //nolint:errcheck // what it has to say comes by the pipe
+		close(ended)
+	}()
 	told := make(chan error, 1)
 	go func() { told <- listen(ready, progress) }()
 	select {

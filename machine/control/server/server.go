@@ -175,7 +175,8 @@ func (s *Server) takeOver(w http.ResponseWriter) (conn net.Conn, r *bufio.Reader
 	if err != nil {
 		return nil, nil, err
 	}
-	_, err = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: sbx\r\n%s: %d\r\n\r\n", control.HeaderProtocol, control.Protocol)
+	_, err = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: sbx\r\n%s: %d\r\n\r\n",
+		control.HeaderProtocol, control.Protocol)
 	if err != nil {
 		conn.Close()
 		return nil, nil, err

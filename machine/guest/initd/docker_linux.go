@@ -114,7 +114,7 @@ func runDocker(r *reaper, listener *os.File, config boot.Config) (syscall.WaitSt
 	}
 	defer group.Close()
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
-	_, ended, err := r.start(argv, &syscall.ProcAttr{
+	ended, err := r.start(argv, &syscall.ProcAttr{
 		Dir: "/", Env: env, Files: []uintptr{null.Fd(), out.Fd(), out.Fd(), listener.Fd()},
 		Sys: &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(group.Fd())},
 	})

@@ -3,6 +3,7 @@ package initd
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -124,7 +125,7 @@ func serveFiles() error {
 	if err != nil {
 		return err
 	}
-	if err := server.Serve(); err != nil && err != io.EOF {
+	if err := server.Serve(); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	return nil

@@ -25,16 +25,16 @@ type reaper struct {
 }
 
 // start runs a program; its status comes on the channel.
-func (r *reaper) start(argv []string, attr *syscall.ProcAttr) (int, <-chan syscall.WaitStatus, error) {
+func (r *reaper) start(argv []string, attr *syscall.ProcAttr) (<-chan syscall.WaitStatus, error) {
 	r.mu.Lock() // held over the fork, so that the child cannot be reaped before it is known
 	defer r.mu.Unlock()
 	pid, err := syscall.ForkExec(argv[0], argv, attr)
 	if err != nil {
-		return 0, nil, fmt.Errorf("start %s: %w", argv[0], err)
+		return nil, fmt.Errorf("start %s: %w", argv[0], err)
 	}
 	ended := make(chan syscall.WaitStatus, 1)
 	r.children[pid] = ended
-	return pid, ended, nil
+	return ended, nil
 }
 
 // reap takes all statuses that are there.
@@ -82,7 +82,7 @@ func supervise(log *slog.Logger, config boot.Config) error {
 // only by a fault.
 func keepServing(log *slog.Logger, r *reaper) {
 	for {
-		_, ended, err := r.start([]string{agentPath, "serve"}, &syscall.ProcAttr{
+		ended, err := r.start([]string{agentPath, "serve"}, &syscall.ProcAttr{
 			Dir: "/", Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Files: []uintptr{0, 1, 2},
 		})
 		if err != nil {

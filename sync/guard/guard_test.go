@@ -1,0 +1,93 @@
+package guard
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func builtin(t *testing.T) *Matcher {
+	t.Helper()
+	m, err := New(Builtin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestProtected(t *testing.T) {
+	m := builtin(t)
+	for path, want := range map[string]bool{
+		"sbx.yaml": true, "SBX.YAML": true, "sub/sbx.yaml": false, "sbx.yaml.d": false,
+		".git/hooks": true, ".git/hooks/post-checkout": true, "vendor/x/.git/hooks/a": true,
+		".GIT/HOOKS/x": true, ".Git/hooKs": true, "git~1/hooks": true, "GIT~1/hooks": true,
+		".git /hooks": true, ".git./hooks": true, ".git:stream/hooks": true, ".g\u200cit/hooks": true,
+		".v\u017fcode/tasks.json": true, ".hus\u212ay": true, ".VSCODE": true,
+		".git": false, ".git/objects/ab": false, "hooks": false, ".git/config": true,
+		"vendor/.git/config": false, ".git/modules/a/hooks/x": true, ".envrc": true, "a/b/.envrc": true,
+		"src/main.go": false, "...": false,
+	} {
+		if got := m.Protected(strings.Split(path, "/")); got != want {
+			t.Errorf("%q: protected %v, want %v", path, got, want)
+		}
+	}
+	if m.Protected(nil) {
+		t.Error("the root itself is protected")
+	}
+}
+
+func TestLeads(t *testing.T) {
+	m := builtin(t)
+	rests := m.Leads([]string{"sub", ".GIT"})
+	if !slices.ContainsFunc(rests, func(r []string) bool { return slices.Equal(r, []string{"hooks"}) }) {
+		t.Errorf("sub/.GIT leads to %q, hooks is missing", rests)
+	}
+	if slices.ContainsFunc(rests, func(r []string) bool { return slices.Equal(r, []string{"config"}) }) {
+		t.Error("sub/.git/config is tied to the root and yet led to")
+	}
+	if rests := m.Leads([]string{"src"}); len(rests) != 0 {
+		t.Errorf("src leads to %q", rests)
+	}
+	if !Match("hooks", "HooKs") || Match("hooks", "objects") {
+		t.Error("Match does not fold")
+	}
+}
+
+func TestOwnPatterns(t *testing.T) {
+	m, err := New([]string{"/deploy/**", "*.pem"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{"deploy": true, "deploy/a/b": true, "x/deploy": false, "x/KEY.PEM": true} {
+		if got := m.Protected(strings.Split(path, "/")); got != want {
+			t.Errorf("%q: protected %v, want %v", path, got, want)
+		}
+	}
+	for _, bad := range []string{"", "/", "a/../b", "a//b", "a/**/b", "[", "."} {
+		if _, err := New([]string{bad}); err == nil {
+			t.Errorf("pattern %q was taken", bad)
+		}
+	}
+}
+
+func FuzzProtectedFolds(f *testing.F) {
+	f.Add(".git/hooks")
+	f.Add(".v\u017fcode/x")
+	m, err := New(Builtin())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		parts := strings.Split(path, "/")
+		if !m.Protected(parts) {
+			return
+		}
+		for _, other := range []string{strings.ToUpper(path), path + "/below"} {
+			if strings.EqualFold(other, path) || strings.HasSuffix(other, "/below") {
+				if !m.Protected(strings.Split(other, "/")) {
+					t.Errorf("%q is protected, %q is not", path, other)
+				}
+			}
+		}
+	})
+}
