@@ -48,9 +48,11 @@ func open(cfg Config, logger *slog.Logger) (*share.Tree, error) {
 }
 
 // prepareProcess sets what holds for the whole process: files get the mode that
-// the guest asked for, and the limit of descriptors is as high as it may be.
+// the guest asked for, the limit of descriptors is as high as it may be, and what go-fuse
+// says to Go's own log, a line for each bad request of the guest's, is not kept.
 func prepareProcess() error {
 	unix.Umask(0)
+	log.SetOutput(io.Discard)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("limit of descriptors: %w", err)

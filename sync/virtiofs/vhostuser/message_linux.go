@@ -74,7 +74,7 @@ func readMessage(conn *net.UnixConn) (*message, error) {
 }
 
 func (m *message) readRest(conn io.Reader, head []byte, have int) error {
-	if _, err := io.ReadFull(conn, head[have:]); err != nil {
+	if err := readFull(conn, head[have:]); err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
 	size, err := m.parseHeader(head)
@@ -82,10 +82,19 @@ func (m *message) readRest(conn io.Reader, head []byte, have int) error {
 		return err
 	}
 	m.payload = make([]byte, size)
-	if _, err := io.ReadFull(conn, m.payload); err != nil {
+	if err := readFull(conn, m.payload); err != nil {
 		return fmt.Errorf("request %d: payload: %w", m.request, err)
 	}
 	return nil
+}
+
+// readFull reads what must come: an end here is an error.
+func readFull(r io.Reader, b []byte) error {
+	_, err := io.ReadFull(r, b)
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 func (m *message) parseHeader(head []byte) (size uint32, err error) {
