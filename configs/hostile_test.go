@@ -47,10 +47,9 @@ func TestHostileFilesCostLittle(t *testing.T) {
 			began := time.Now()
 			var file File
 			decode(newReport(), "sbx.yaml", []byte(src), &file)
-			if d := time.Since(began); d > 3*time.Second {
+			// No measure of speed: what is quadratic takes an hour, a loaded machine seconds.
+			if d := time.Since(began); d > time.Minute {
 				t.Errorf("%s, %d bytes: %v", name, len(src), d)
-			} else {
-				t.Logf("%s, %d bytes: %v", name, len(src), d)
 			}
 		}
 	}
