@@ -240,7 +240,9 @@ func TestRenameFlags(t *testing.T) {
 	w := newWorld(t)
 	w.write(t, filepath.Join(w.dir, "a"), "A")
 	w.write(t, filepath.Join(w.dir, "b"), "B")
-	for flags, want := range map[uint32]error{unix.RENAME_NOREPLACE: unix.EEXIST, unix.RENAME_WHITEOUT: unix.EINVAL, 1 << 31: unix.EINVAL, unix.RENAME_EXCHANGE: nil} {
+	for flags, want := range map[uint32]error{
+		unix.RENAME_NOREPLACE: unix.EEXIST, unix.RENAME_WHITEOUT: unix.EINVAL, 1 << 31: unix.EINVAL, unix.RENAME_EXCHANGE: nil,
+	} {
 		_, err := w.fuse(45, w.work, pack(w.work), words(flags, 0), name("a", "b"))
 		w.want("rename2", err, want)
 	}

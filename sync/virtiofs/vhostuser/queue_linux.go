@@ -52,7 +52,7 @@ type run struct {
 
 // start begins to serve, when all is there that it takes.
 func (q *queue) start(m *memory, eventIdx bool) error {
-	if q.run != nil || q.kick == nil || !q.enabled || m == nil || q.num == 0 || q.failed {
+	if q.run != nil || q.kick == nil || !q.enabled || m == nil || q.num == 0 || q.broken() {
 		return nil
 	}
 	r, err := newRing(m, q.addr, q.num, q.base, eventIdx)
@@ -68,6 +68,12 @@ func (q *queue) start(m *memory, eventIdx bool) error {
 	q.mu.Unlock()
 	go q.read(q.run, q.kick)
 	return nil
+}
+
+func (q *queue) broken() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.failed
 }
 
 // stop ends the run and keeps its place. It returns within [Drain].
