@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 )
@@ -20,6 +21,9 @@ const maxProcesses = 8192
 type Cgroups struct {
 	dir  string
 	next atomic.Uint64
+	// starting is held shared from a folder's making until its command is in it: till
+	// then a sweep would take it for one that was left.
+	starting sync.RWMutex
 }
 
 // NewCgroups makes the folder below a mounted cgroup2 hierarchy.
@@ -54,25 +58,40 @@ func (c *Cgroups) sweep() {
 }
 
 type cgroup struct {
-	path string
-	dir  *os.File
+	path    string
+	dir     *os.File
+	started func() // ends what new began; must be called, when the command runs or could not
 }
 
 func (c *Cgroups) new() (*cgroup, error) {
 	n := c.next.Add(1)
-	if n%64 == 0 {
+	// Not when others are about to start: there is always a next time.
+	if n%64 == 0 && c.starting.TryLock() {
 		c.sweep()
+		c.starting.Unlock()
 	}
-	g := &cgroup{path: filepath.Join(c.dir, strconv.FormatUint(n, 10)+"-"+strconv.Itoa(os.Getpid()))}
-	if err := os.Mkdir(g.path, 0o755); err != nil {
+	c.starting.RLock()
+	g, err := c.make(filepath.Join(c.dir, strconv.FormatUint(n, 10)+"-"+strconv.Itoa(os.Getpid())))
+	if err != nil {
+		c.starting.RUnlock()
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(g.path, "pids.max"), []byte(strconv.Itoa(maxProcesses)), 0); err != nil {
+	g.started = func() {
+		g.dir.Close()
+		c.starting.RUnlock()
+	}
+	return g, nil
+}
+
+func (c *Cgroups) make(path string) (*cgroup, error) {
+	if err := os.Mkdir(path, 0o755); err != nil {
 		return nil, err
 	}
-	var err error
-	g.dir, err = os.Open(g.path)
-	return g, err
+	if err := os.WriteFile(filepath.Join(path, "pids.max"), []byte(strconv.Itoa(maxProcesses)), 0); err != nil {
+		return nil, err
+	}
+	dir, err := os.Open(path)
+	return &cgroup{path: path, dir: dir}, err
 }
 
 func (g *cgroup) kill() {

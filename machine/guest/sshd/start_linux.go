@@ -115,7 +115,7 @@ func (s *Starter) start(c Command, clientEnv map[string]string, stdin, stdout, s
 		if p.cgroup, err = s.Cgroups.new(); err != nil {
 			return nil, err
 		}
-		defer p.cgroup.dir.Close()
+		defer p.cgroup.started()
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(p.cgroup.dir.Fd())
 	}
 	if err := cmd.Start(); err != nil {
