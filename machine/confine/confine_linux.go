@@ -89,7 +89,8 @@ func pathRules(p Profile) []landlock.Rule {
 	}
 	add(p.Read, landlock.RODirs, landlock.ROFiles)
 	add(p.Exec, landlock.RODirs, landlock.ROFiles)
-	add(p.Write, landlock.RWDirs, landlock.RWFiles)
+	// Refer: without it a move between two folders of one grant is a move between devices.
+	add(p.Write, func(paths ...string) landlock.FSRule { return landlock.RWDirs(paths...).WithRefer() }, landlock.RWFiles)
 	return rules
 }
 

@@ -32,14 +32,14 @@ func TestMain(m *testing.M) {
 }
 
 type wishes struct {
-	Read, Write, Dial string
-	Sleep             bool
+	Read, Write, Dial, Move string
+	Sleep                   bool
 }
 
 type found struct {
-	Status                    string // /proc/self/status
-	Read, Write, Dial, Passed string // errors, empty when it worked
-	Core, Files               uint64 // limits
+	Status                          string // /proc/self/status
+	Read, Write, Dial, Passed, Move string // errors, empty when it worked
+	Core, Files                     uint64 // limits
 }
 
 func confined(wish string) {
@@ -63,6 +63,9 @@ func confined(wish string) {
 	_, err := os.ReadFile(w.Read)
 	f.Read = text(err)
 	f.Write = text(os.WriteFile(w.Write, nil, 0o600))
+	if w.Move != "" {
+		f.Move = text(os.Rename(w.Write, w.Move))
+	}
 	conn, err := net.DialTimeout("tcp", w.Dial, time.Second)
 	if f.Dial = text(err); err == nil {
 		conn.Close()
@@ -207,9 +210,15 @@ func TestLandlockRefusesTheRest(t *testing.T) {
 	defer l.Close()
 	p := nobody()
 	p.Read, p.Write = []string{filepath.Join(dir, "secret/file")}, []string{filepath.Join(dir, "granted")}
-	f := run(t, p, wishes{Read: filepath.Join(dir, "secret/file"), Write: filepath.Join(dir, "granted/new"), Dial: l.Addr().String()})
-	if f.Read != "" || f.Write != "" {
-		t.Errorf("what was granted is refused: %q, %q", f.Read, f.Write)
+	inner := filepath.Join(dir, "granted/inner")
+	if err := errors.Join(os.Mkdir(inner, 0o777), os.Chmod(inner, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	f := run(t, p, wishes{
+		Read: filepath.Join(dir, "secret/file"), Write: filepath.Join(dir, "granted/new"), Move: filepath.Join(inner, "moved"), Dial: l.Addr().String(),
+	})
+	if f.Read != "" || f.Write != "" || f.Move != "" {
+		t.Errorf("what was granted is refused: read %q, write %q, move to another folder %q", f.Read, f.Write, f.Move)
 	}
 	if Landlock() >= 4 && f.Dial == "" {
 		t.Error("a confined child made a TCP connection")
