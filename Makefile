@@ -40,7 +40,7 @@ cross: $(AGENTS)
 
 # The real thing: real QEMU, real image, one after the other.
 vm: build
-	go test -count=1 -timeout 40m ./e2e/... -vm -sbx $(CURDIR)/bin/sbx
+	go test -count=1 -timeout 40m ./e2e -vm -sbx $(CURDIR)/bin/sbx
 
 $(LINT):
 	GOFLAGS= GOBIN=$(CURDIR)/bin/lint go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
