@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/sbx-vm/sbx/machine"
 	"github.com/sbx-vm/sbx/machine/control"
 )
 
@@ -23,6 +25,9 @@ type attachment struct {
 // attach runs request in the guest with this process' streams and returns its exit
 // status as an exitError, nil for 0. The terminal is as it was when it returns.
 func (a *app) attach(ctx context.Context, box *sandbox, request control.ExecRequest, how attachment) error {
+	if err := awake(ctx, box); err != nil {
+		return exitError{statusSbx, err}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	streams := control.Streams{Stdout: a.Out, Stderr: a.Err}
@@ -51,6 +56,15 @@ func (a *app) attach(ctx context.Context, box *sandbox, request control.ExecRequ
 	}
 	a.reportDenials(ctx, box, started)
 	return exitError{status: status}
+}
+
+// awake is an error where QEMU has halted the guest: a command would wait for ever.
+func awake(ctx context.Context, box *sandbox) error {
+	status, err := box.client.Status(ctx)
+	if err != nil || status.State != machine.Paused {
+		return err
+	}
+	return hintf(fmt.Errorf("sandbox %q is paused: %s", box.name, status.Reason), "mend the cause, then: sbx restart %s", box.name)
 }
 
 func (a *app) wantsTTY(how attachment) bool {
