@@ -53,6 +53,7 @@ lint: $(LINT)
 	$(LINT) run
 
 bench: build
+	.ci/setup bench
 	go run ./e2e/bench -sbx bin/sbx -o bin/bench.json
 
 install: build
