@@ -331,12 +331,12 @@ func TestPresetsCompile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for req, want := range map[Request]bool{
-		{Name: "www.npmjs.org", Port: 443}:     true,
-		{Name: "www.npmjs.org", Port: 80}:      false,
+		{Name: "www.npmjs.org", Port: 443}:          true,
+		{Name: "www.npmjs.org", Port: 80}:           false,
 		{Name: "ftp.debian.org", Port: 80}:          true,
 		{Name: "upload.pypi.org", Port: 443}:        false,
 		{Name: "files.pythonhosted.org", Port: 443}: true,
-		{Name: "www.npmjs.org.evil.test"}:      false,
+		{Name: "www.npmjs.org.evil.test"}:           false,
 	} {
 		if got := p.Decide(req).Allow; got != want {
 			t.Errorf("%+v: allowed %v", req, got)

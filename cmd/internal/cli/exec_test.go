@@ -72,13 +72,13 @@ func TestWorkdir(t *testing.T) {
 	}
 	for _, test := range []struct{ cwd, flag, want string }{
 		{"/home/a/shop", "", "/work"},
-		{"/home/a/shop/src/x", "", "/work/src/x"},
+		{"/home/a/shop/src/x", "", "/w/src/x"},
 		{"/home/a/shop2", "", "/work"},
 		{"/home/a/design/y", "", "/design/y"},
 		{"/", "", "/work"},
-		{"/home/a/shop/..odd", "", "/work/..odd"},
+		{"/home/a/shop/..odd", "", "/w/..odd"},
 		{"/home/a/shop", "/tmp/../var", "/var"},
-		{"/home/a/shop/src", "lib", "/work/lib"},
+		{"/home/a/shop/src", "lib", "/w/lib"},
 	} {
 		o := execOptions{app: &app{Streams: Streams{Dir: test.cwd}}, dir: test.flag}
 		if got := o.workdir(spec); got != test.want {
