@@ -68,14 +68,14 @@ func TestExecEnvironment(t *testing.T) {
 func TestWorkdir(t *testing.T) {
 	spec := machine.Spec{
 		Project:   "/home/a/shop",
-		Workspace: machine.Workspace{Target: "/work", Mounts: []machine.Mount{{Source: "/home/a/design", Target: "/design"}}},
+		Workspace: machine.Workspace{Target: "/w", Mounts: []machine.Mount{{Source: "/home/a/design", Target: "/design"}}},
 	}
 	for _, test := range []struct{ cwd, flag, want string }{
-		{"/home/a/shop", "", "/work"},
+		{"/home/a/shop", "", "/w"},
 		{"/home/a/shop/src/x", "", "/w/src/x"},
-		{"/home/a/shop2", "", "/work"},
+		{"/home/a/shop2", "", "/w"},
 		{"/home/a/design/y", "", "/design/y"},
-		{"/", "", "/work"},
+		{"/", "", "/w"},
 		{"/home/a/shop/..odd", "", "/w/..odd"},
 		{"/home/a/shop", "/tmp/../var", "/var"},
 		{"/home/a/shop/src", "lib", "/w/lib"},
