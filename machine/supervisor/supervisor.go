@@ -148,10 +148,23 @@ func (s *Supervisor) wait(ctx context.Context) (machine.State, string) {
 		s.shutDown(context.WithoutCancel(ctx))
 		return machine.Stopped, ""
 	case <-fileServer:
-		return machine.Crashed, "the file server ended: " + s.share.why()
+		return s.afterFileServer()
 	case <-s.qemu.Done():
 		return s.afterQEMU()
 	}
+}
+
+// afterFileServer tells a fault of the file server, which leaves the guest without
+// its files and must end the machine, from its orderly end because QEMU hung up.
+func (s *Supervisor) afterFileServer() (machine.State, string) {
+	if s.share.err == nil {
+		select {
+		case <-s.qemu.Done():
+			return s.afterQEMU()
+		case <-time.After(s.patience(quitGrace)):
+		}
+	}
+	return machine.Crashed, "the file server ended: " + s.share.why()
 }
 
 // afterQEMU tells an orderly power-off of the guest from a fault.
