@@ -283,7 +283,7 @@ func (gu *guest) close() {
 
 // dial connects the guest to an address, within a limit.
 func (gu *guest) dial(addr netip.Addr, port uint16) (*gonet.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	return gonet.DialContextTCP(ctx, gu.stack, tcpip.FullAddress{NIC: nicID, Addr: fromAddr(addr), Port: port}, ipv4.ProtocolNumber)
 }

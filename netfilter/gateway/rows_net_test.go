@@ -224,7 +224,9 @@ func halfOpenFlood(t *testing.T, w *world) {
 	}
 	start := time.Now()
 	roundTrip(t, w.guest.mustDial(raw, 22))
-	if took := time.Since(start); took > 3*time.Second {
+	// Three seconds on an idle machine (X1). What this tells from is the outage of 128 s that
+	// handshakes without a bound have; a loaded machine is no failure.
+	if took := time.Since(start); took > 30*time.Second {
 		t.Errorf("a connection beside the flood took %v", took)
 	}
 }

@@ -46,6 +46,14 @@ func setUpNetwork(c boot.Config) error {
 	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: c.Net.Gateway.AsSlice()}); err != nil {
 		return fmt.Errorf("%s: route by %s: %w", name, c.Net.Gateway, err)
 	}
+	return nil
+}
+
+// nameServer makes the gateway the only one that the guest asks.
+func nameServer(c boot.Config) error {
+	if c.Net == nil {
+		return nil
+	}
 	// A file, not a link into a resolver that is not there.
 	if err := os.Remove("/etc/resolv.conf"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

@@ -38,6 +38,7 @@ func newRoot(log *slog.Logger) error {
 		{"device links", func(boot.Config) error { return deviceLinks() }},
 		{"host name", setHostname},
 		{"network", setUpNetwork},
+		{"name server", nameServer},
 		{"account", setUpAccount},
 		{"certificates", trustCertificates},
 		{"shared folders", mountShare},
