@@ -5,6 +5,8 @@ import (
 	"unicode"
 )
 
+const gitDir = ".git"
+
 // fold maps a name to what all names that some file system takes for it have in
 // common.
 func fold(name string) string {
@@ -14,7 +16,7 @@ func fold(name string) string {
 	}
 	name = strings.Map(foldRune, name)
 	if name == "git~1" { // the short name that VFAT and NTFS give to .git
-		return ".git"
+		return gitDir
 	}
 	return name
 }

@@ -10,35 +10,56 @@ package guard
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
 // Builtin is protected in every workspace. A pattern with a leading slash is tied
-// to the workspace's root; others match at any depth.
+// to the workspace's root; others match at any depth. Those that are not git's do not
+// reach into node_modules: packages bring editors' folders along, and no tool obeys them there.
 func Builtin() []string {
 	return []string{
-		"/sbx.yaml", "/sbx.yml", "/.git/config", "/.git/config.worktree",
-		".git/hooks", ".git/modules/*/hooks", ".git/modules/*/config",
+		"/sbx.yaml", "/sbx.yml",
+		".git/hooks", ".git/config", ".git/config.worktree", ".git/commondir",
+		".git/modules/**/hooks", ".git/modules/**/config", ".git/modules/**/config.worktree", ".git/modules/**/commondir",
+		".git/worktrees/*/config.worktree", ".git/worktrees/*/commondir", ".git/worktrees/*/gitdir",
 		".husky", ".envrc", ".vscode", ".idea", ".devcontainer", ".devcontainer.json",
-		".mcp.json", ".claude/settings.json", ".claude/settings.local.json", ".claude/hooks",
+		".mcp.json", ".claude/settings*.json", ".claude/hooks",
 		".codex", ".gemini", ".cursor", ".pre-commit-config.yaml",
 		".mise.toml", ".tool-versions", ".netrc", ".pypirc",
 	}
 }
+
+const (
+	anyDepth     = "**"
+	dependencies = "node_modules"
+	// maxAnyDepth bounds the ways in which one pattern can meet one path.
+	maxAnyDepth = 2
+)
 
 // Matcher holds compiled patterns. It is immutable.
 type Matcher struct{ patterns []pattern }
 
 type pattern struct {
 	anchored bool
+	shallow  bool     // does not begin below node_modules
 	parts    []string // folded
 }
 
-// New compiles patterns: slash-separated components, each a name or a path.Match
-// glob; a trailing "/**" means the same as the folder itself, which covers all below it.
-func New(patterns []string) (*Matcher, error) {
+// New compiles the built-in patterns and own ones: slash-separated components, each a
+// name, a path.Match glob or "**" for any number of components; a trailing "/**" means the
+// same as the folder itself, which covers all below it.
+func New(own []string) (*Matcher, error) {
 	m := &Matcher{}
-	for _, p := range patterns {
+	for _, p := range Builtin() {
+		compiled, err := compile(p)
+		if err != nil {
+			return nil, err
+		}
+		compiled.shallow = compiled.parts[0] != gitDir
+		m.patterns = append(m.patterns, compiled)
+	}
+	for _, p := range own {
 		compiled, err := compile(p)
 		if err != nil {
 			return nil, err
@@ -50,16 +71,22 @@ func New(patterns []string) (*Matcher, error) {
 
 func compile(p string) (pattern, error) {
 	rest, anchored := strings.CutPrefix(p, "/")
-	rest = strings.TrimSuffix(strings.TrimSuffix(rest, "/**"), "/")
-	out := pattern{anchored: anchored}
+	rest = strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(rest, "**/"), "/**"), "/")
+	out := pattern{anchored: anchored && !strings.HasPrefix(p, "/**/")}
+	deep := 0
 	for part := range strings.SplitSeq(rest, "/") {
-		if part == "" || part == "." || part == ".." || strings.Contains(part, "**") {
+		if part == anyDepth {
+			deep++
+		} else if part == "" || part == "." || part == ".." || strings.Contains(part, anyDepth) {
 			return pattern{}, fmt.Errorf("protected path %q: component %q is not a name or a glob", p, part)
 		}
 		if _, err := path.Match(fold(part), ""); err != nil {
 			return pattern{}, fmt.Errorf("protected path %q: component %q: %w", p, part, err)
 		}
 		out.parts = append(out.parts, fold(part))
+	}
+	if deep > maxAnyDepth || out.parts[0] == anyDepth {
+		return pattern{}, fmt.Errorf("protected path %q: too many %q", p, anyDepth)
 	}
 	return out, nil
 }
@@ -69,8 +96,8 @@ func compile(p string) (pattern, error) {
 func (m *Matcher) Protected(parts []string) bool {
 	folded := foldAll(parts)
 	for _, p := range m.patterns {
-		for start := range p.starts(len(folded)) {
-			if len(folded)-start >= len(p.parts) && p.matches(folded[start:start+len(p.parts)]) {
+		for start := range p.starts(folded) {
+			if slices.ContainsFunc(left(p.parts, folded[start:]), func(rest []string) bool { return len(rest) == 0 }) {
 				return true
 			}
 		}
@@ -84,37 +111,52 @@ func (m *Matcher) Protected(parts []string) bool {
 func (m *Matcher) Leads(parts []string) (rests [][]string) {
 	folded := foldAll(parts)
 	for _, p := range m.patterns {
-		for start := range p.starts(len(folded)) {
-			have := folded[start:]
-			if len(have) < len(p.parts) && p.matches(have) {
-				rests = append(rests, p.parts[len(have):])
+		for start := range p.starts(folded) {
+			for _, rest := range left(p.parts, folded[start:]) {
+				if len(rest) > 0 {
+					rests = append(rests, rest)
+				}
 			}
 		}
 	}
 	return rests
 }
 
-// Match tells whether a name is what one component of Leads' rests asks for.
+// Match tells whether a name is what one component of Leads' rests asks for, or on the way to it.
 func Match(component, name string) bool {
 	ok, err := path.Match(component, fold(name))
-	return ok && err == nil
+	return ok && err == nil || component == anyDepth
 }
 
+// InDependencies tells whether a path is that of a folder of packages or below one, where not all
+// built-in patterns hold. A folder that is moved out of there can bring along what they protect.
+func InDependencies(parts []string) bool { return slices.Contains(foldAll(parts), dependencies) }
+
 // starts is how many positions a pattern may begin at.
-func (p pattern) starts(n int) int {
+func (p pattern) starts(folded []string) int {
+	n := len(folded)
 	if p.anchored {
 		return min(n, 1)
+	}
+	if i := slices.Index(folded, dependencies); p.shallow && i >= 0 {
+		return i + 1
 	}
 	return n
 }
 
-func (p pattern) matches(folded []string) bool {
-	for i, part := range folded {
-		if ok, err := path.Match(p.parts[i], part); !ok || err != nil {
-			return false
-		}
+// left is what remains of a pattern after each way in which its beginning matches all
+// the components: nothing, when the path is at or below what the pattern names.
+func left(parts, folded []string) [][]string {
+	switch {
+	case len(folded) == 0, len(parts) == 0:
+		return [][]string{parts}
+	case parts[0] == anyDepth:
+		return append(left(parts[1:], folded), left(parts, folded[1:])...)
 	}
-	return true
+	if ok, err := path.Match(parts[0], folded[0]); !ok || err != nil {
+		return nil
+	}
+	return left(parts[1:], folded[1:])
 }
 
 func foldAll(parts []string) []string {

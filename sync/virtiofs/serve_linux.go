@@ -35,12 +35,26 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config, logger *slog.Log
 	return nil
 }
 
+const (
+	// reserved descriptors: the rings', one or two of each request in flight, QEMU's messages'.
+	reserved = 512
+	// maxOpen bounds the memory that the guest's inodes take where the limit is none: some 150 MB.
+	maxOpen = 1 << 19
+)
+
 func open(cfg Config, logger *slog.Logger) (*share.Tree, error) {
-	matcher, err := guard.New(append(guard.Builtin(), cfg.Protect...))
+	matcher, err := guard.New(cfg.Protect)
 	if err != nil {
 		return nil, err
 	}
-	o := share.Options{GuestUID: cfg.GuestUID, GuestGID: cfg.GuestGID, HostUID: uint32(os.Geteuid()), Guard: matcher, Log: logger}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return nil, fmt.Errorf("limit of descriptors: %w", err)
+	}
+	o := share.Options{
+		GuestUID: cfg.GuestUID, GuestGID: cfg.GuestGID, HostUID: uint32(os.Geteuid()), Guard: matcher, Log: logger,
+		MaxOpen: int(min(limit.Cur-min(limit.Cur/2, reserved), maxOpen)),
+	}
 	for _, e := range cfg.Exports {
 		o.Exports = append(o.Exports, share.Export{Name: e.Name, Path: e.Path, ReadOnly: e.ReadOnly})
 	}

@@ -221,12 +221,11 @@ func TestProtectedPaths(t *testing.T) {
 	w.want("move hooks away", err, unix.EPERM)
 
 	_, err = w.fuse(12, w.work, pack(w.work), name(".git", "old"))
-	w.want("move .git away", err, nil)
+	w.want("move .git with its hooks away", err, unix.EPERM)
+	w.check(os.Rename(filepath.Join(w.dir, ".git"), filepath.Join(w.dir, "old")))
 	_, err = w.fuse(14, hook, words(unix.O_RDWR, 0))
-	w.want("write what is no hook any more", err, nil)
+	w.want("write what the host made no hook any more", err, nil)
 	_, err = w.fuse(12, w.work, pack(w.work), name("old", ".git"))
-	w.want("move it back", err, unix.EPERM)
-	_, err = w.fuse(12, w.work, pack(w.work), name("evil", ".git"))
 	w.want("move a folder with hooks to .git", err, unix.EPERM)
 	_, err = w.fuse(6, w.work, name(".git", "evil"))
 	w.want("link .git to a folder with hooks", err, unix.EPERM)
@@ -234,6 +233,88 @@ func TestProtectedPaths(t *testing.T) {
 	w.want("a file .git that says gitdir", err, unix.EPERM)
 	_, err = w.fuse(9, w.work, words(0o755, 0), name(".git"))
 	w.want("mkdir .git", err, nil)
+}
+
+func (w *world) dirNode(parts ...string) uint64 {
+	w.t.Helper()
+	node := w.work
+	for _, p := range parts {
+		var err error
+		node, err = w.lookup(node, p)
+		w.check(err)
+	}
+	return node
+}
+
+func TestProtectedOnTheWay(t *testing.T) {
+	w := newWorld(t)
+	w.write(t, filepath.Join(w.dir, ".git/modules/a/HEAD"), "")
+	w.write(t, filepath.Join(w.dir, "evil/hooks/x"), "")
+	w.write(t, filepath.Join(w.dir, "node_modules/p/.vscode/tasks.json"), "")
+	w.write(t, filepath.Join(w.dir, "src/f"), "")
+	git, module, modules := w.dirNode(".git"), w.dirNode(".git", "modules", "a"), w.dirNode(".git", "modules")
+	_, _, err := w.create(git, "commondir", unix.O_RDWR, 0o644)
+	w.want("commondir", err, unix.EPERM)
+	_, _, err = w.create(module, "index.lock", unix.O_RDWR, 0o644)
+	w.want("a file in a submodule's folder", err, nil)
+	_, err = w.fuse(12, module, pack(module), name("index.lock", "index"))
+	w.want("its move", err, nil)
+	_, err = w.fuse(12, w.work, pack(modules), name("evil", "b"))
+	w.want("move hooks into a submodule", err, unix.EPERM)
+	_, err = w.fuse(6, module, name("deep", "../../../evil"))
+	w.want("link to hooks in a submodule", err, unix.EPERM)
+	_, err = w.fuse(9, w.dirNode("node_modules", "p"), words(0o755, 0), name(".idea"))
+	w.want("a package's folder for an editor", err, nil)
+	_, err = w.fuse(12, w.dirNode("node_modules"), pack(w.work), name("p", "p"))
+	w.want("move a package out", err, unix.EXDEV)
+	_, err = w.fuse(12, w.work, pack(w.work), name("node_modules", "old"))
+	w.want("move all packages out", err, unix.EXDEV)
+	_, err = w.fuse(12, w.work, pack(w.dirNode("node_modules")), name("src", "src"))
+	w.want("move a folder in", err, nil)
+}
+
+func (w *world) commitConfig(dir uint64, content string) error {
+	w.t.Helper()
+	_, h, err := w.create(dir, "config.lock", unix.O_RDWR|unix.O_EXCL, 0o644)
+	w.check(err)
+	_, err = w.fuse(16, 0, pack(h, 0), words(uint32(len(content)), 0), pack(0, 0), []byte(content))
+	w.check(err)
+	_, err = w.fuse(12, dir, pack(dir), name("config.lock", "config"))
+	if err == nil { // the handle of before must not reach what is in place now
+		_, err := w.fuse(16, 0, pack(h, 0), words(6, 0), pack(0, 0), []byte("[evil]"))
+		w.check(err)
+	} else {
+		_, err := w.fuse(10, dir, name("config.lock"))
+		w.check(err)
+	}
+	return err
+}
+
+func TestGitConfigIsLookedAt(t *testing.T) {
+	w := newWorld(t)
+	path := filepath.Join(w.dir, ".git/config")
+	w.write(t, filepath.Join(w.dir, ".git/HEAD"), "")
+	git := w.dirNode(".git")
+	good := "[core]\n\tbare = false\n[remote \"origin\"]\n\turl = https://example.org/x\n"
+	w.want("harmless", w.commitConfig(git, good), nil)
+	if b, err := os.ReadFile(path); err != nil || string(b) != good {
+		t.Errorf("config is %q, %v", b, err)
+	}
+	w.want("fsmonitor", w.commitConfig(git, good+"[core]\n\tfsmonitor = evil\n"), unix.EPERM)
+	w.write(t, path, good+"[core]\n\tpager = less\n")
+	w.want("kept", w.commitConfig(git, good+"[core]\n\tpager = less\n[user]\n\tname = a\n"), nil)
+	w.want("dropped", w.commitConfig(git, good), unix.EPERM)
+	_, _, err := w.create(git, "config", unix.O_RDWR, 0o644)
+	w.want("open to write", err, unix.EPERM)
+	_, err = w.fuse(10, git, name("config"))
+	w.want("unlink at the top", err, unix.EPERM)
+	_, err = w.fuse(6, git, name("config.lock", "../evil"))
+	w.check(err)
+	_, err = w.fuse(12, git, pack(git), name("config.lock", "config"))
+	w.want("a link", err, unix.ELOOP)
+	w.write(t, filepath.Join(w.dir, "sub/.git/config"), good)
+	_, err = w.fuse(10, w.dirNode("sub", ".git"), name("config"))
+	w.want("unlink of a clone's", err, nil)
 }
 
 func TestRenameFlags(t *testing.T) {
@@ -333,6 +414,34 @@ func TestBrokenRingHurtsTheGuestAlone(t *testing.T) {
 	w.startRing()
 	w.init()
 	_, err := w.lookup(1, "work")
+	w.want("lookup after reset", err, nil)
+}
+
+func TestDescriptorsUsedUp(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	low := limit
+	low.Cur = 256 // of which the guest gets half
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Error(err)
+		}
+	})
+	w := newWorld(t)
+	var err error
+	for i := 0; err == nil && i < 300; i++ {
+		_, _, err = w.create(w.work, "f"+time.Duration(i).String(), unix.O_RDWR, 0o644)
+	}
+	w.want("one file too many", err, unix.ENFILE)
+	w.stopRing()
+	w.startRing()
+	w.init()
+	_, err = w.lookup(w.work, "f0s")
 	w.want("lookup after reset", err, nil)
 }
 

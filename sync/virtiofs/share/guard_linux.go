@@ -3,6 +3,7 @@ package share
 import (
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -54,77 +55,119 @@ func (t *Tree) mayChange(n *node) fuse.Status {
 
 func (t *Tree) allow(e *export, parts []string) fuse.Status {
 	if t.opts.Guard.Protected(parts) {
-		t.opts.Log.Warn("write to a protected path refused", "export", e.Name, "path", filepath.Join(parts...))
-		return fuse.EPERM
+		return t.refuse("write to a protected path refused", e, parts)
 	}
 	return fuse.OK
 }
 
-// mayName tells whether the guest may make or remove a name in a folder. kind is
-// what would stand there: where a protected path leads through, only a folder may.
+func (t *Tree) refuse(why string, e *export, parts []string) fuse.Status {
+	if leftOut, ok := t.refusals.allow(time.Now()); ok {
+		t.opts.Log.Warn(why, "export", e.Name, "path", filepath.Join(parts...), "left_out", leftOut)
+	}
+	return fuse.EPERM
+}
+
+// below is the place of a name in a folder.
+func (t *Tree) below(dir *node, name string) ([]string, error) {
+	parts, err := t.place(dir)
+	return append(parts[:len(parts):len(parts)], name), err
+}
+
+// mayName tells whether the guest may make or remove a name in a folder. kind is what
+// would stand there: on the way to a protected path no link may, and nothing but a
+// folder may be called .git, because a file of that name points elsewhere.
 func (t *Tree) mayName(dir *node, name string, kind uint32) fuse.Status {
 	if dir.export.ReadOnly {
 		return fuse.EROFS
 	}
-	parts, err := t.place(dir)
+	parts, err := t.below(dir, name)
 	if err != nil {
 		return status(err)
 	}
-	parts = append(parts[:len(parts):len(parts)], name)
 	if s := t.allow(dir.export, parts); s != fuse.OK {
 		return s
 	}
-	if kind != unix.S_IFDIR && len(t.opts.Guard.Leads(parts)) > 0 {
-		t.opts.Log.Warn("name on the way to a protected path refused", "export", dir.export.Name, "path", filepath.Join(parts...))
-		return fuse.EPERM
+	if kind == unix.S_IFLNK && len(t.opts.Guard.Leads(parts)) > 0 || kind != unix.S_IFDIR && guard.Match(".git", name) {
+		return t.refuse("name on the way to a protected path refused", dir.export, parts)
 	}
 	return fuse.OK
 }
 
-// mayArrive tells whether what stands at from/old may be moved to to/name: no link may
-// come to stand on the way to a protected path, and no folder that would bring one along.
-func (t *Tree) mayArrive(from *node, old string, to *node, name string) fuse.Status {
-	if s := t.mayName(to, name, unix.S_IFDIR); s != fuse.OK {
-		return s
-	}
-	parts, err := t.place(to)
+// mayRemove tells whether a name may go. A git configuration below the top goes with
+// the clone that the guest made there.
+func (t *Tree) mayRemove(dir *node, name string) fuse.Status {
+	parts, err := t.below(dir, name)
 	if err != nil {
 		return status(err)
 	}
-	rests := t.opts.Guard.Leads(append(parts[:len(parts):len(parts)], name))
-	if len(rests) == 0 {
-		return fuse.OK
+	if !dir.export.ReadOnly && len(parts) > 2 && t.opts.Guard.Vetted(parts) {
+		return t.allow(dir.export, parts[:len(parts)-1])
 	}
-	fd, err := beneath(from.fd, old, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	return t.mayName(dir, name, unix.S_IFDIR)
+}
+
+// mayMove tells whether what stands at from/old may be moved to to/name, where no link may
+// come to stand on the way to a protected path, and no folder that would bring one along or
+// take one away.
+func (t *Tree) mayMove(from *node, old string, to *node, name string) fuse.Status {
+	if s := t.mayName(from, old, unix.S_IFDIR); s != fuse.OK {
+		return s
+	}
+	kind, err := kindOf(from.fd, old)
 	if err != nil {
-		return fuse.EPERM // no folder
+		return status(err)
 	}
-	defer unix.Close(fd)
-	for _, rest := range rests {
-		if holds(fd, rest) {
-			return fuse.EPERM
+	if s := t.mayName(to, name, kind); s != fuse.OK || kind != unix.S_IFDIR {
+		return s
+	}
+	return t.mayMoveFolder(from, old, to, name)
+}
+
+func (t *Tree) mayMoveFolder(from *node, old string, to *node, name string) fuse.Status {
+	source, err := t.below(from, old)
+	if err != nil {
+		return status(err)
+	}
+	target, err := t.below(to, name)
+	if err != nil {
+		return status(err)
+	}
+	if guard.InDependencies(source) && !guard.InDependencies(target) {
+		return fuse.EXDEV // mv(1) copies then, and each name is looked at
+	}
+	for _, rest := range append(t.opts.Guard.Leads(source), t.opts.Guard.Leads(target)...) {
+		if t.holds(from.fd, old, rest[0]) {
+			return t.refuse("move of a protected path's folder refused", from.export, source)
 		}
 	}
 	return fuse.OK
 }
 
-// holds tells whether a folder has the first of the components; with it, it could have
-// them all at any time.
-func holds(fd int, rest []string) bool {
-	found := false
-	r := dirReader{fd: fd}
-	if err := r.seek(0); err != nil {
+// kindOf is the type of what a name stands for.
+func kindOf(dir int, name string) (uint32, error) {
+	var st unix.Stat_t
+	err := retry(func() error { return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	return st.Mode & unix.S_IFMT, err
+}
+
+// holds tells whether a folder has what a component asks for; when it cannot be read,
+// it might.
+func (t *Tree) holds(dir int, name, component string) bool {
+	fd, err := beneath(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	if err != nil {
 		return true
 	}
-	for !found {
+	defer unix.Close(fd)
+	r := dirReader{fd: fd}
+	for {
 		e, ok, err := r.next()
-		if err != nil {
+		switch {
+		case err != nil:
+			return true
+		case !ok:
+			return false
+		case e.name != "." && e.name != ".." && guard.Match(component, e.name):
 			return true
 		}
-		if !ok {
-			break
-		}
-		found = guard.Match(rest[0], e.name)
 	}
-	return found
 }

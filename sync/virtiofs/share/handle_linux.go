@@ -44,14 +44,11 @@ func (t *Tree) file(id uint64) *handle {
 	return h
 }
 
-// maxHandles bounds what a guest keeps open of the root, which costs no descriptor.
-const maxHandles = 1 << 20
-
 func (t *Tree) addHandle(h *handle) (uint64, bool) {
 	h.holders.Store(1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.handles) >= maxHandles {
+	if t.full() {
 		return 0, false
 	}
 	t.lastID++

@@ -86,6 +86,11 @@ func (t *Tree) know(e *export, fd int, out *fuse.EntryOut) fuse.Status {
 	k := keyOf(e.index, st)
 	t.mu.Lock()
 	n := t.byKey[k]
+	if n == nil && t.full() {
+		t.mu.Unlock()
+		unix.Close(fd)
+		return fuse.Status(unix.ENFILE)
+	}
 	if n == nil {
 		t.lastID++
 		n = &node{id: t.lastID, key: k, fd: fd, mode: st.Mode, export: e, holders: 1}
@@ -212,7 +217,7 @@ func (t *Tree) remove(id uint64, name string, flags int) fuse.Status {
 	defer t.release(dir)
 	t.names.RLock()
 	defer t.names.RUnlock()
-	if s := t.mayName(dir, name, unix.S_IFDIR); s != fuse.OK {
+	if s := t.mayRemove(dir, name); s != fuse.OK {
 		return s
 	}
 	return status(unix.Unlinkat(dir.fd, name, flags))
@@ -238,18 +243,16 @@ func (t *Tree) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName str
 	}
 	t.names.Lock()
 	defer t.names.Unlock()
-	if s := t.mayMove(from, oldName, to, newName, in.Flags&unix.RENAME_EXCHANGE != 0); s != fuse.OK {
+	if in.Flags == 0 && t.isConfig(to, newName) {
+		return t.replaceConfig(from, oldName, to, newName)
+	}
+	if s := t.mayMove(from, oldName, to, newName); s != fuse.OK {
 		return s
+	}
+	if in.Flags&unix.RENAME_EXCHANGE != 0 {
+		if s := t.mayMove(to, newName, from, oldName); s != fuse.OK {
+			return s
+		}
 	}
 	return status(unix.Renameat2(from.fd, oldName, to.fd, newName, uint(in.Flags)))
-}
-
-func (t *Tree) mayMove(from *node, oldName string, to *node, newName string, exchange bool) fuse.Status {
-	if s := t.mayName(from, oldName, unix.S_IFDIR); s != fuse.OK {
-		return s
-	}
-	if s := t.mayArrive(from, oldName, to, newName); s != fuse.OK || !exchange {
-		return s
-	}
-	return t.mayArrive(to, newName, from, oldName)
 }

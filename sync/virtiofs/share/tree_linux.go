@@ -34,6 +34,7 @@ type Options struct {
 	Exports            []Export
 	GuestUID, GuestGID uint32
 	HostUID            uint32 // whose files become the guest user's
+	MaxOpen            int    // descriptors that the guest's inodes and open files may hold together
 	Guard              *guard.Matcher
 	Log                *slog.Logger
 }
@@ -45,6 +46,7 @@ type Tree struct {
 	opts               Options
 	self               int // /proc/self/fd
 	started            time.Time
+	refusals           limiter
 
 	// names: held for reading by what changes or makes something at a place, for writing
 	// by what moves places.
@@ -129,6 +131,11 @@ func (t *Tree) addExport(i int, e Export) error {
 }
 
 func keyOf(export int, st *unix.Stat_t) key { return key{export: export, dev: st.Dev, ino: st.Ino} }
+
+// full tells whether the guest holds all that it may; the caller holds mu. What is left
+// of the process's limit is for requests in flight and for QEMU's messages: without
+// descriptors a reset could not be carried out.
+func (t *Tree) full() bool { return len(t.nodes)+len(t.handles) >= t.opts.MaxOpen }
 
 // put enters a node; the caller holds mu or is alone.
 func (t *Tree) put(n *node) {

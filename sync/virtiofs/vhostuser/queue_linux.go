@@ -122,24 +122,28 @@ func (q *queue) read(r *run, kick *os.File) {
 	var counter [8]byte
 	for {
 		if err := q.serve(r); err != nil {
-			q.fail(err)
+			q.fail(r, err)
 			return
 		}
 		if _, err := kick.Read(counter[:]); err != nil {
 			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				q.fail(fmt.Errorf("kick: %w", err))
+				q.fail(r, fmt.Errorf("kick: %w", err))
 			}
 			return
 		}
 	}
 }
 
-// fail stops using a ring that the guest broke: only its own share hangs.
-func (q *queue) fail(err error) {
+// fail stops using a ring that the guest broke: only its own share hangs. A run that
+// was given up has no say.
+func (q *queue) fail(r *run, err error) {
 	q.mu.Lock()
-	q.failed = true
+	current := q.run == r && !r.stopped
+	q.failed = q.failed || current
 	q.mu.Unlock()
-	q.log.Warn("the guest broke its ring; it is served no more until reset", "error", err)
+	if current {
+		q.log.Warn("the guest broke its ring; it is served no more until reset", "error", err)
+	}
 }
 
 // serve begins every request that waits.

@@ -1,0 +1,91 @@
+package share
+
+import (
+	"crypto/rand"
+	"errors"
+	"io"
+	"os"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/sbx-vm/sbx/sync/guard"
+)
+
+// isConfig tells whether a name is that of a git configuration.
+func (t *Tree) isConfig(dir *node, name string) bool {
+	parts, err := t.below(dir, name)
+	return err == nil && t.opts.Guard.Vetted(parts)
+}
+
+// replaceConfig does what git does when it changes its configuration: config.lock becomes
+// config. What is checked is copied to a file that the guest never had open, and the copy
+// takes the place. The caller holds names for writing, so nobody opens the copy before.
+func (t *Tree) replaceConfig(from *node, old string, to *node, name string) fuse.Status {
+	if s := t.mayName(from, old, unix.S_IFDIR); s != fuse.OK {
+		return s
+	}
+	parts, err := t.place(to)
+	if err != nil {
+		return status(err)
+	}
+	if s := t.allow(to.export, parts); s != fuse.OK {
+		return s
+	}
+	after, mode, err := readConfig(from.fd, old)
+	if err != nil {
+		return status(err)
+	}
+	before, _, err := readConfig(to.fd, name)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return status(err)
+	}
+	if err := guard.CheckConfig(before, after); err != nil {
+		return t.refuse(err.Error(), to.export, append(parts, name))
+	}
+	if err := putConfig(to.fd, name, after, mode); err != nil {
+		return status(err)
+	}
+	return status(unix.Unlinkat(from.fd, old, 0))
+}
+
+// readConfig reads a regular file of bounded size.
+func readConfig(dir int, name string) ([]byte, uint32, error) {
+	fd, err := beneath(dir, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	st, err := stat(fd)
+	if err != nil {
+		return nil, 0, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, 0, unix.EPERM
+	}
+	b, err := io.ReadAll(io.LimitReader(f, guard.MaxConfig+1))
+	if err == nil && len(b) > guard.MaxConfig {
+		err = unix.EFBIG
+	}
+	return b, st.Mode & 0o777, err
+}
+
+// putConfig writes a new file and gives it the name.
+func putConfig(dir int, name string, content []byte, mode uint32) error {
+	temporary := "config.sbx-" + rand.Text()
+	fd, err := beneath(dir, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), temporary)
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = unix.Renameat(dir, temporary, dir, name)
+	}
+	if err != nil {
+		return errors.Join(err, unix.Unlinkat(dir, temporary, 0))
+	}
+	return nil
+}
