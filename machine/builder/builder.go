@@ -50,6 +50,8 @@ type Builder struct {
 	// serves the machine's frames until the function that it returns is called.
 	Net  *boot.Net
 	Link func(ctx context.Context, frames net.Conn) (func() error, error)
+	// CACerts are authorities in PEM that provisioning trusts besides the image's own.
+	CACerts string
 }
 
 // Build is an image.BuildFunc.
@@ -116,7 +118,7 @@ func (b Builder) writeInitrd(path string, in image.BuildInput) error {
 	}
 	config := boot.Config{Version: 1, Builder: true, Hostname: "sbx-builder", Time: time.Now().UTC(), Provision: in.Provision}
 	if len(in.Provision) > 0 {
-		config.Net = b.Net
+		config.Net, config.CACerts = b.Net, b.CACerts
 	}
 	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

@@ -12,8 +12,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -22,6 +20,7 @@ import (
 	"github.com/sbx-vm/sbx/image"
 	"github.com/sbx-vm/sbx/machine/guest/agent"
 	"github.com/sbx-vm/sbx/machine/guest/boot"
+	"github.com/sbx-vm/sbx/machine/hostca"
 	"github.com/sbx-vm/sbx/machine/initramfs"
 	"github.com/sbx-vm/sbx/machine/qemu"
 	"github.com/sbx-vm/sbx/machine/store"
@@ -134,7 +133,7 @@ func (s *Supervisor) bootConfig(keys store.Keys) (boot.Config, error) {
 	if err != nil {
 		return boot.Config{}, fmt.Errorf("keys of the sandbox: %w", err)
 	}
-	certificates, err := extraCertificates(s.o.Getenv)
+	certificates, err := hostca.Extra(s.o.Getenv)
 	if err != nil {
 		return boot.Config{}, err
 	}
@@ -155,41 +154,4 @@ func (s *Supervisor) bootConfig(keys store.Keys) (boot.Config, error) {
 		c.Mounts = append(c.Mounts, boot.Mount{Export: e.Name, Target: s.targets()[i], ReadOnly: e.ReadOnly})
 	}
 	return c, nil
-}
-
-// maxCertificates bounds what is added to the guest's trust store, in bytes.
-const maxCertificates = 1 << 20
-
-// extraCertificates are the authorities that this host trusts beyond its
-// distribution's: what an administrator added, or the file that SSL_CERT_FILE
-// names where it is not the distribution's own bundle.
-func extraCertificates(getenv func(string) string) (string, error) {
-	var files []string
-	if path := getenv("SSL_CERT_FILE"); path != "" && !strings.HasPrefix(path, "/etc/ssl/") && !strings.HasPrefix(path, "/etc/pki/") {
-		files = []string{path}
-	}
-	for _, pattern := range []string{"/usr/local/share/ca-certificates/*.crt", "/usr/local/share/ca-certificates/*/*.crt", "/etc/pki/ca-trust/source/anchors/*"} {
-		found, err := filepath.Glob(pattern)
-		if err != nil {
-			return "", err
-		}
-		files = append(files, found...)
-	}
-	var out strings.Builder
-	for _, path := range files {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return "", fmt.Errorf("the host's extra certificates: %w", err)
-		}
-		// Only certificates: a private key that lies in the same file stays here.
-		for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-			if block.Type == "CERTIFICATE" {
-				out.Write(pem.EncodeToMemory(block))
-			}
-		}
-	}
-	if out.Len() > maxCertificates {
-		return "", fmt.Errorf("the host's extra certificates are %d bytes, more than %d", out.Len(), maxCertificates)
-	}
-	return out.String(), nil
 }

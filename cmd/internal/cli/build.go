@@ -9,6 +9,7 @@ import (
 	"github.com/sbx-vm/sbx/configs"
 	"github.com/sbx-vm/sbx/image"
 	"github.com/sbx-vm/sbx/machine/builder"
+	"github.com/sbx-vm/sbx/machine/hostca"
 	"github.com/sbx-vm/sbx/machine/guest/boot"
 	"github.com/sbx-vm/sbx/netfilter"
 	"github.com/sbx-vm/sbx/netfilter/gateway"
@@ -41,8 +42,12 @@ func (a *app) builder(config *configs.Config) (image.BuildFunc, error) {
 		return nil, err
 	}
 	network := buildNet()
+	authorities, err := hostca.Extra(a.getenv)
+	if err != nil {
+		return nil, err
+	}
 	b := builder.Builder{
-		Self: self, Accel: a.getenv("SBX_ACCEL"), Net: &network,
+		Self: self, CACerts: authorities, Accel: a.getenv("SBX_ACCEL"), Net: &network,
 		Link: func(ctx context.Context, frames net.Conn) (func() error, error) {
 			return link(ctx, frames, network, policy)
 		},

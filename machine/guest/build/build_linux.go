@@ -195,15 +195,49 @@ rm -rf $d/docs $d/man`
 	return run(chroot(target, "/bin/sh", "-ec", script, "sh", "/.sbx-build/"+b.plan.Npm))
 }
 
-// provision runs the recipe's own commands, as root in the new system.
+// provision runs the recipe's own commands, as root in the new system. The host's
+// extra authorities are there for as long as the commands run, and not in the
+// image: each guest gets those of its own host.
 func (b *Builder) provision() error {
+	if len(b.Config.Provision) == 0 {
+		return nil
+	}
+	env, err := b.trustHost()
+	if err != nil {
+		return err
+	}
 	for _, command := range b.Config.Provision {
 		fmt.Printf("sbx-build: step: %.200q\n", command)
-		if err := run(chroot(target, "/bin/bash", "-ec", command)); err != nil {
+		step := chroot(target, "/bin/bash", "-ec", command)
+		step.Env = append(step.Env, env...)
+		if err := run(step); err != nil {
 			return fmt.Errorf("%.200q: %w", command, err)
 		}
 	}
 	return nil
+}
+
+// trustHost writes a bundle with the host's authorities to the tmpfs on /run and
+// gives the variables that make programs read it.
+func (b *Builder) trustHost() ([]string, error) {
+	if b.Config.CACerts == "" {
+		return nil, nil
+	}
+	own, err := os.ReadFile(target + "/etc/ssl/certs/ca-certificates.crt")
+	if err != nil {
+		return nil, err
+	}
+	const bundle = "/run/sbx-ca.crt"
+	if err := os.WriteFile(target+bundle, append(append(own, '\n'), b.Config.CACerts...), 0o644); err != nil {
+		return nil, err
+	}
+	var env []string
+	for _, name := range []string{
+		"SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CARGO_HTTP_CAINFO",
+	} {
+		env = append(env, name+"="+bundle)
+	}
+	return env, nil
 }
 
 // finish gives unused blocks back to the host and closes the disk.
