@@ -9,8 +9,8 @@ import (
 	"github.com/sbx-vm/sbx/configs"
 	"github.com/sbx-vm/sbx/image"
 	"github.com/sbx-vm/sbx/machine/builder"
-	"github.com/sbx-vm/sbx/machine/hostca"
 	"github.com/sbx-vm/sbx/machine/guest/boot"
+	"github.com/sbx-vm/sbx/machine/hostca"
 	"github.com/sbx-vm/sbx/netfilter"
 	"github.com/sbx-vm/sbx/netfilter/gateway"
 )
