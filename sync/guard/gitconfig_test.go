@@ -30,7 +30,8 @@ func TestCheckConfig(t *testing.T) {
 		bad           bool
 	}{
 		"git init":              {after: plain},
-		"git clone":             {before: plain, after: plain + "[remote \"origin\"]\n\turl = git@example.org:a/b\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n[branch \"main\"]\n\tremote = origin\n\tmerge = refs/heads/main\n"},
+		"git clone":             {before: plain, after: plain + "[remote \"origin\"]\n\turl = git@example.org:a/b\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n" +
+			"[branch \"main\"]\n\tremote = origin\n\tmerge = refs/heads/main\n"},
 		"the host's kept":       {before: lfs, after: lfs + plain},
 		"the same, unreadable":  {before: "[x", after: "[x"},
 		"the host's changed":    {before: lfs, after: strings.Replace(lfs, "lfs clean", "lfs; evil", 1), bad: true},
