@@ -29,8 +29,8 @@ func TestCheckConfig(t *testing.T) {
 		before, after string
 		bad           bool
 	}{
-		"git init":              {after: plain},
-		"git clone":             {before: plain, after: plain + "[remote \"origin\"]\n\turl = git@example.org:a/b\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n" +
+		"git init": {after: plain},
+		"git clone": {before: plain, after: plain + "[remote \"origin\"]\n\turl = git@example.org:a/b\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n" +
 			"[branch \"main\"]\n\tremote = origin\n\tmerge = refs/heads/main\n"},
 		"the host's kept":       {before: lfs, after: lfs + plain},
 		"the same, unreadable":  {before: "[x", after: "[x"},
