@@ -3,6 +3,8 @@ package guard
 import (
 	"strings"
 	"unicode"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 const gitDir = ".git"
@@ -14,7 +16,7 @@ func fold(name string) string {
 	if trimmed := strings.TrimRight(name, ". "); trimmed != "" {
 		name = trimmed
 	}
-	name = strings.Map(foldRune, name)
+	name = norm.NFC.String(strings.Map(foldRune, norm.NFC.String(name)))
 	if name == "git~1" { // the short name that VFAT and NTFS give to .git
 		return gitDir
 	}

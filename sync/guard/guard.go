@@ -5,6 +5,13 @@
 // compared with case folded by Unicode's rules (a host's file system may fold, and
 // `.vſcode` folds to `.vscode`), trailing dots and spaces and what follows a colon
 // are dropped (other systems drop them), and whether the path exists does not matter.
+//
+// A git configuration is between the two: git init, clone, remote and push -u must write
+// it, and it names commands for git to run. A guest may replace it as a whole, when only
+// what is known to be harmless differs ([CheckConfig]).
+//
+// Not covered: bare repositories that the guest makes and the user works in, what a rebase
+// that the guest left unfinished would execute, and code that the user runs as such.
 package guard
 
 import (

@@ -59,11 +59,11 @@ func TestLeads(t *testing.T) {
 }
 
 func TestOwnPatterns(t *testing.T) {
-	m, err := New([]string{"/deploy/**", "*.pem"})
+	m, err := New([]string{"/deploy/**", "*.pem", "**/caf\u00e9/**"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]bool{"deploy": true, "deploy/a/b": true, "x/deploy": false, "x/KEY.PEM": true} {
+	for path, want := range map[string]bool{"deploy": true, "deploy/a/b": true, "x/deploy": false, "x/KEY.PEM": true, "x/Cafe\u0301/y": true, "cafe": false} {
 		if got := m.Protected(strings.Split(path, "/")); got != want {
 			t.Errorf("%q: protected %v, want %v", path, got, want)
 		}

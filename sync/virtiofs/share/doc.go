@@ -13,9 +13,12 @@
 // Protected paths (package guard) are read-only. Where an inode is, the kernel tells
 // at the time of the change, from /proc/self/fd; the lock names makes folders stay
 // where they are while it is asked. A file that the host's user had linked to a second,
-// unprotected name before is not found out.
+// unprotected name before is not found out, nor two guests who share a folder and move
+// it between each other's check and use. Moves out of node_modules, where fewer paths are
+// protected, are EXDEV. A git configuration that a guest puts in place is checked and copied.
 //
 // Caching: a second for attributes and names, none for absence. So the host's changes
 // are seen within a second, the guest's own at once. Locks are the guest kernel's
-// alone, nothing is written back late, and descriptors used up are ENFILE in the guest.
+// alone, nothing is written back late, and the descriptors that a guest may hold are
+// counted: beyond is ENFILE, and enough are left to carry out a reset.
 package share
