@@ -29,6 +29,9 @@ const (
 	// staging holds the payload on the new disk; a gigabyte does not fit in memory.
 	staging = target + "/.sbx-build"
 	toolDir = "/tools"
+	// diskID is the file system's UUID and its folders' hash seed: the same for the
+	// same image.
+	diskID = "53425800-0000-4000-8000-000000000001"
 )
 
 // Builder is one build. Disk and Payload are block devices.
@@ -99,7 +102,7 @@ func (b *Builder) readPlan(archive *tar.Reader) error {
 }
 
 // makeFileSystem runs mkfs.ext4 from its packages, which come first. There is no
-// journal: the disk is a throw-away overlay's base, and online growth needs none.
+// journal while the image is made, which is quicker; addJournal makes it.
 func (b *Builder) makeFileSystem(archive *tar.Reader) error {
 	fmt.Println("sbx-build: step: make the file system")
 	if err := os.MkdirAll(toolDir+"/debs", 0o755); err != nil {
@@ -122,12 +125,9 @@ func (b *Builder) makeFileSystem(archive *tar.Reader) error {
 		return err
 	}
 	mkfs := chroot(toolDir, "/usr/sbin/mkfs.ext4", "-q", "-F", "-L", "sbx", "-m", "1", "-i", "16384", "-O", "^has_journal",
-		"-E", "lazy_itable_init=1,nodiscard,resize=1073741824", "-U", "53425800-0000-4000-8000-000000000001", b.Disk)
+		"-E", "lazy_itable_init=1,nodiscard,resize=1073741824,hash_seed="+diskID, "-U", diskID, b.Disk)
 	if out, err := mkfs.CombinedOutput(); err != nil {
 		return fmt.Errorf("mkfs.ext4: %w: %s", err, out)
-	}
-	if err := unix.Unmount(toolDir+"/dev", 0); err != nil {
-		return err
 	}
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return err
@@ -143,7 +143,7 @@ func (b *Builder) stage(archive *tar.Reader) error {
 			return err
 		}
 	}
-	if err := os.RemoveAll(toolDir); err != nil {
+	if err := os.RemoveAll(toolDir + "/debs"); err != nil {
 		return err
 	}
 	for {
@@ -251,5 +251,21 @@ func (b *Builder) finish() error {
 			return fmt.Errorf("unmount %s: %w", dir, err)
 		}
 	}
-	return unix.Unmount(target, 0)
+	if err := unix.Unmount(target, 0); err != nil {
+		return err
+	}
+	return b.addJournal()
+}
+
+// addJournal is for the guests that start from the image: they have no fsck, and
+// their machine may end at any moment.
+func (b *Builder) addJournal() error {
+	proc := toolDir + "/proc" // tune2fs looks there whether the disk is mounted
+	if err := os.MkdirAll(proc, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("/proc", proc, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	return run(chroot(toolDir, "/usr/sbin/tune2fs", "-O", "has_journal", "-J", "size=64", b.Disk))
 }

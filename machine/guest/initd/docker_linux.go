@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sbx-vm/sbx/machine/guest/boot"
+	"github.com/sbx-vm/sbx/machine/guest/sshd"
 )
 
 const dockerLog = "/var/log/docker.log"
@@ -33,6 +34,9 @@ func keepDocker(log *slog.Logger, r *reaper, config boot.Config) {
 			return
 		}
 		status, err := runDocker(r, listener, config)
+		if errors.Is(err, errEnding) {
+			return
+		}
 		if err != nil {
 			log.Error("dockerd", "error", err)
 		} else {
@@ -103,7 +107,7 @@ func runDocker(r *reaper, listener *os.File, config boot.Config) (syscall.WaitSt
 		return 0, err
 	}
 	defer null.Close()
-	argv := []string{agentPath, "listen-exec", "/usr/sbin/dockerd", "-H", "fd://"}
+	argv := []string{self, "listen-exec", "/usr/sbin/dockerd", "-H", "fd://"}
 	if config.Net != nil {
 		// Containers must not send what the guest's own link cannot carry.
 		argv = append(argv, "--mtu", strconv.Itoa(config.Net.MTU))
@@ -124,9 +128,18 @@ func runDocker(r *reaper, listener *os.File, config boot.Config) (syscall.WaitSt
 	return <-ended, nil
 }
 
-// dockerCgroup keeps dockerd out of the agent's own; containers get theirs from
-// it below the root.
+// dockerCgroup keeps dockerd out of the agent's own. Containers get theirs from it
+// in a folder beside it, and are bounded there: a fork bomb in a container leaves
+// room for commands.
 func dockerCgroup() (*os.File, error) {
+	containers := filepath.Join(cgroupDir, "docker")
+	if err := os.MkdirAll(containers, 0o755); err != nil {
+		return nil, err
+	}
+	limit := strconv.Itoa(sshd.Processes() / 2)
+	if err := os.WriteFile(filepath.Join(containers, "pids.max"), []byte(limit), 0); err != nil {
+		return nil, err
+	}
 	dir := filepath.Join(cgroupDir, "dockerd")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pkg/sftp"
+	"golang.org/x/sys/unix"
 
 	"github.com/sbx-vm/sbx/machine/guest/boot"
 	"github.com/sbx-vm/sbx/machine/guest/sshd"
@@ -26,6 +27,8 @@ const (
 	agentPath  = runDir + "/agent"
 	configPath = runDir + "/boot.json"
 	cgroupDir  = "/sys/fs/cgroup"
+	// self is the program that runs, also when its file was removed.
+	self = "/proc/self/exe"
 )
 
 // Main is the agent: without a word it is PID 1, the words are its other lives.
@@ -85,13 +88,22 @@ func serve(log *slog.Logger) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	// Processes are bounded by cgroups. The kernel's own limit counts all of a user's,
+	// so that one fork bomb would keep every other command from starting.
+	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}); err != nil {
+		log.Error("limit of processes", "error", err)
+	}
+	protected := sshd.Protect()
+	if protected != nil {
+		log.Error("not protected when memory is short", "error", protected)
+	}
 	groups, err := sshd.NewCgroups(cgroupDir)
 	if err != nil {
 		log.Error("commands share one cgroup", "error", err)
 	}
 	server := &sshd.Server{
 		Config:  c,
-		Starter: sshd.Starter{User: c.User, Workdir: c.Workdir, Env: c.Env, Cgroups: groups},
+		Starter: sshd.Starter{User: c.User, Workdir: c.Workdir, Env: c.Env, Cgroups: groups, Protected: protected == nil},
 		Shutdown: func() {
 			if err := syscall.Kill(1, syscall.SIGTERM); err != nil {
 				log.Error("ask for the end", "error", err)
@@ -134,6 +146,14 @@ func serveFiles() error {
 // listenExec becomes a program that takes its listening socket from descriptor 3
 // (sd_listen_fds(3)); LISTEN_PID must be the program's own pid, hence this step.
 func listenExec(argv []string) error {
+	// What dockerd's own unit for systemd says: containers before the daemon, and
+	// as many descriptors as the kernel gives.
+	err := errors.Join(
+		os.WriteFile("/proc/self/oom_score_adj", []byte("-500"), 0),
+		unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: mostFiles, Max: mostFiles}))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "sbx-guest: limits:", err) // it runs with those that there are
+	}
 	env := append(os.Environ(), "LISTEN_FDS=1", "LISTEN_PID="+strconv.Itoa(os.Getpid()))
 	return syscall.Exec(argv[0], argv, env)
 }

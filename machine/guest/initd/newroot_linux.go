@@ -149,15 +149,23 @@ func bind(m boot.Mount) error {
 	return unix.Mount("", m.Target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
 }
 
-// protectSelf keeps the agent out of the way of the guest's troubles: the kernel
-// ends others when memory is short, and its cgroup gets the processor first.
+// What a process of the guest may open: the kernel's own limits (1024, 4096) are
+// those of 1990, these are systemd's, which programs count on.
+const (
+	softFiles = 1024
+	mostFiles = 524288
+)
+
+// protectSelf keeps the agent out of the way of the guest's troubles: its cgroup
+// gets the processor first. That the kernel ends PID 1 when memory is short is not
+// to be feared.
 func protectSelf() error {
 	dir := filepath.Join(cgroupDir, "agent")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	return errors.Join(
-		os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0),
+		unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: softFiles, Max: mostFiles}),
 		os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0),
 		os.WriteFile(filepath.Join(cgroupDir, "cgroup.subtree_control"), []byte("+cpu +pids +memory"), 0),
 		os.WriteFile(filepath.Join(dir, "cpu.weight"), []byte("10000"), 0))

@@ -1,6 +1,7 @@
 package initd
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,13 +22,19 @@ const stopGrace = 5 * time.Second
 // place waits, so that nobody's status is taken by somebody else.
 type reaper struct {
 	mu       sync.Mutex
+	ending   bool // the guest goes down: nothing starts any more
 	children map[int]chan syscall.WaitStatus
 }
+
+var errEnding = errors.New("the guest is shutting down")
 
 // start runs a program; its status comes on the channel.
 func (r *reaper) start(argv []string, attr *syscall.ProcAttr) (<-chan syscall.WaitStatus, error) {
 	r.mu.Lock() // held over the fork, so that the child cannot be reaped before it is known
 	defer r.mu.Unlock()
+	if r.ending {
+		return nil, errEnding
+	}
 	pid, err := syscall.ForkExec(argv[0], argv, attr)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", argv[0], err)
@@ -59,35 +66,45 @@ func (r *reaper) reap() {
 
 func supervise(log *slog.Logger, config boot.Config) error {
 	r := &reaper{children: map[int]chan syscall.WaitStatus{}}
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGCHLD, syscall.SIGTERM, syscall.SIGINT, syscall.SIGPWR)
+	// Two queues: a crowd of ended children must not displace the word to end.
+	ended, asked := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGCHLD)
+	signal.Notify(asked, syscall.SIGTERM, syscall.SIGINT, syscall.SIGPWR)
 	go keepServing(log, r)
 	if config.Docker {
 		go keepDocker(log, r, config)
 	}
-	for s := range signals {
-		if s != syscall.SIGCHLD {
-			go func() {
-				endAll(log)
-				powerOff()
-			}()
-			continue
-		}
+	go func() {
+		<-asked
+		r.end()
+		endAll(log)
+		powerOff()
+	}()
+	for range ended {
 		r.reap()
 	}
 	return nil
+}
+
+func (r *reaper) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ending = true
 }
 
 // keepServing runs the SSH server and starts it again when it ends, which it does
 // only by a fault.
 func keepServing(log *slog.Logger, r *reaper) {
 	for {
-		ended, err := r.start([]string{agentPath, "serve"}, &syscall.ProcAttr{
+		ended, err := r.start([]string{self, "serve"}, &syscall.ProcAttr{
 			Dir: "/", Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Files: []uintptr{0, 1, 2},
 		})
-		if err != nil {
+		switch {
+		case errors.Is(err, errEnding):
+			return
+		case err != nil:
 			log.Error("serve", "error", err)
-		} else {
+		default:
 			log.Error("serve ended", "status", describe(<-ended))
 		}
 		time.Sleep(200 * time.Millisecond) // a fault that repeats must not eat the processor

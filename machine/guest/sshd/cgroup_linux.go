@@ -6,24 +6,27 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 )
 
-// maxProcesses is what one command and its children may be. A fork bomb stops
-// there; the limit is per command, so that the next command starts all the same.
-const maxProcesses = 8192
+// shareOfProcesses: one command and its children may be an eighth of what the
+// kernel has room for. A fork bomb stops there, in a small guest too; the limit is
+// per command, so that the next command starts all the same.
+const shareOfProcesses = 8
 
 // Cgroups is the folder in which each command gets a cgroup of its own: its own
 // share of the processor, its own limit of processes, and one place to end all of
 // it.
 type Cgroups struct {
-	dir  string
-	next atomic.Uint64
-	// starting is held shared from a folder's making until its command is in it: till
-	// then a sweep would take it for one that was left.
-	starting sync.RWMutex
+	dir   string
+	limit int // processes of one command
+	next  atomic.Uint64
+
+	mu   sync.Mutex
+	left map[string]bool // of commands that ended and left processes
 }
 
 // NewCgroups makes the folder below a mounted cgroup2 hierarchy.
@@ -39,55 +42,78 @@ func NewCgroups(parent string) (*Cgroups, error) {
 			}
 		}
 	}
-	c := &Cgroups{dir: dir}
-	c.sweep()
-	return c, nil
+	c := &Cgroups{dir: dir, limit: max(Processes()/shareOfProcesses, 64), left: map[string]bool{}}
+	return c, c.adopt()
 }
 
-// sweep removes what earlier commands left; a folder with processes stays.
-func (c *Cgroups) sweep() {
+// Processes is how many there can be in the guest.
+func Processes() int { return processes("/proc/sys/kernel") }
+
+// processes reads the kernel's bounds: by memory (threads-max) and by number (pid_max).
+func processes(settings string) int {
+	limit := 32768 // the kernel's own default of pid_max
+	for _, name := range []string{"threads-max", "pid_max"} {
+		data, err := os.ReadFile(filepath.Join(settings, name))
+		if err != nil {
+			continue
+		}
+		if n, err := strconv.Atoi(strings.TrimSpace(string(data))); err == nil && n > 0 {
+			limit = min(limit, n)
+		}
+	}
+	return limit
+}
+
+// adopt takes over what an earlier server's commands left.
+func (c *Cgroups) adopt() error {
 	old, err := os.ReadDir(c.dir)
 	if err != nil {
-		return
+		return err
 	}
 	for _, d := range old {
 		if d.IsDir() {
-			syscall.Rmdir(filepath.Join(c.dir, d.Name())) //nolint:errcheck // busy: a background process lives there
+			c.left[filepath.Join(c.dir, d.Name())] = true
+		}
+	}
+	c.tidy()
+	return nil
+}
+
+// tidy removes the folders whose last process has ended. A fork bomb whose command
+// has ended is no background process that somebody wants: it is ended.
+func (c *Cgroups) tidy() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for path := range c.left {
+		if g := (&cgroup{path: path}); g.overflowed() {
+			g.kill()
+		}
+		if err := syscall.Rmdir(path); err == nil || errors.Is(err, os.ErrNotExist) {
+			delete(c.left, path)
 		}
 	}
 }
 
+// release is called when a command has ended: what it left in the background stays.
+func (c *Cgroups) release(g *cgroup) {
+	c.mu.Lock()
+	c.left[g.path] = true
+	c.mu.Unlock()
+	c.tidy()
+}
+
 type cgroup struct {
-	path    string
-	dir     *os.File
-	started func() // ends what new began; must be called, when the command runs or could not
+	path string
+	dir  *os.File // open until the command is in it
 }
 
 func (c *Cgroups) new() (*cgroup, error) {
-	n := c.next.Add(1)
-	// Not when others are about to start: there is always a next time.
-	if n%64 == 0 && c.starting.TryLock() {
-		c.sweep()
-		c.starting.Unlock()
-	}
-	c.starting.RLock()
-	g, err := c.make(filepath.Join(c.dir, strconv.FormatUint(n, 10)+"-"+strconv.Itoa(os.Getpid())))
-	if err != nil {
-		c.starting.RUnlock()
-		return nil, err
-	}
-	g.started = func() {
-		g.dir.Close()
-		c.starting.RUnlock()
-	}
-	return g, nil
-}
-
-func (c *Cgroups) make(path string) (*cgroup, error) {
+	c.tidy()
+	path := filepath.Join(c.dir, strconv.FormatUint(c.next.Add(1), 10)+"-"+strconv.Itoa(os.Getpid()))
 	if err := os.Mkdir(path, 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(path, "pids.max"), []byte(strconv.Itoa(maxProcesses)), 0); err != nil {
+	if err := os.WriteFile(filepath.Join(path, "pids.max"), []byte(strconv.Itoa(c.limit)), 0); err != nil {
 		return nil, err
 	}
 	dir, err := os.Open(path)
@@ -98,6 +124,17 @@ func (g *cgroup) kill() {
 	os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0) //nolint:errcheck // it may be gone
 }
 
-func (g *cgroup) remove() {
-	syscall.Rmdir(g.path) //nolint:errcheck // busy: a background process lives there, sweep comes again
+// overflowed tells whether the command ran into its limit of processes ("max 12" in
+// pids.events, Documentation/admin-guide/cgroup-v2.rst).
+func (g *cgroup) overflowed() bool {
+	data, err := os.ReadFile(filepath.Join(g.path, "pids.events"))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(data)) {
+		if count, ok := strings.CutPrefix(strings.TrimSpace(line), "max "); ok {
+			return count != "0"
+		}
+	}
+	return false
 }

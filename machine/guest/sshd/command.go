@@ -80,8 +80,13 @@ const (
 	statusNotFound  = 127
 )
 
+// errNotFound is a program that is not there, unlike a folder or a user that is not.
+var errNotFound = errors.New("command not found")
+
 func startStatus(err error) int {
-	if errors.Is(err, os.ErrNotExist) {
+	var path *os.PathError
+	missing := errors.As(err, &path) && path.Op == "fork/exec" && errors.Is(err, os.ErrNotExist)
+	if missing || errors.Is(err, errNotFound) {
 		return statusNotFound
 	}
 	return statusCannotRun

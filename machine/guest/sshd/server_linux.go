@@ -157,7 +157,14 @@ func (s *Server) forward(ctx context.Context, incoming ssh.NewChannel) {
 		return
 	}
 	defer channel.Close()
-	go ssh.DiscardRequests(requests)
+	// An attached container reads no end of input: when the client or the connection
+	// has gone, hanging up is what dockerd understands.
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	go func() {
+		ssh.DiscardRequests(requests)
+		conn.Close()
+	}()
 	join(channel, conn.(*net.UnixConn))
 }
 

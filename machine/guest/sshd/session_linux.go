@@ -33,6 +33,7 @@ type session struct {
 
 	started bool
 	mu      sync.Mutex
+	gone    bool // the client: what starts now ends at once
 	proc    *process
 	ptmx    *os.File
 	done    chan struct{} // closed when the command's status has been sent
@@ -63,11 +64,14 @@ func (s *session) run(ctx context.Context, requests <-chan *ssh.Request) {
 	}
 }
 
+// abandoned ends a command whose client went before it. One that has ended keeps
+// what it left in the background, as after ssh: only its last output has no reader.
 func (s *session) abandoned() {
 	s.mu.Lock()
+	s.gone = true
 	p := s.proc
 	s.mu.Unlock()
-	if p == nil {
+	if p == nil || !p.running() {
 		return
 	}
 	p.signal(syscall.SIGHUP)
@@ -82,7 +86,7 @@ func (s *session) request(r *ssh.Request) bool {
 	switch r.Type {
 	case "env":
 		var kv struct{ Name, Value string }
-		if ssh.Unmarshal(r.Payload, &kv) != nil || len(s.env) >= maxEnv || strings.ContainsAny(kv.Name, "=\x00") || strings.Contains(kv.Value, "\x00") {
+		if s.started || ssh.Unmarshal(r.Payload, &kv) != nil || len(s.env) >= maxEnv || strings.ContainsAny(kv.Name, "=\x00") || strings.Contains(kv.Value, "\x00") {
 			return false
 		}
 		s.env[kv.Name] = kv.Value
@@ -106,20 +110,14 @@ func (s *session) request(r *ssh.Request) bool {
 
 func (s *session) wantTerminal(payload []byte) bool {
 	var p struct {
-		Term string
-		window
-		Modes string
-	}
-	var flat struct {
 		Term                         string
 		Columns, Rows, Width, Height uint32
 		Modes                        string
 	}
-	if err := ssh.Unmarshal(payload, &flat); err != nil {
+	if err := ssh.Unmarshal(payload, &p); err != nil || strings.Contains(p.Term, "\x00") {
 		return false
 	}
-	p.Term, p.window = flat.Term, window{flat.Columns, flat.Rows, flat.Width, flat.Height}
-	s.env["TERM"], s.tty = p.Term, &p.window
+	s.env["TERM"], s.tty = p.Term, &window{p.Columns, p.Rows, p.Width, p.Height}
 	return true
 }
 
@@ -250,6 +248,9 @@ func (s *session) attached(p *process, ptmx *os.File) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.proc, s.ptmx = p, ptmx
+	if s.gone {
+		p.kill()
+	}
 }
 
 // attend copies a command's streams until it has ended and what it wrote has been
@@ -262,7 +263,7 @@ func (s *session) attend(p *process, st streams) {
 	if st.stderr != nil {
 		outputs.Go(func() { drain(s.channel.Stderr(), st.stderr) })
 	}
-	err := p.cmd.Wait()
+	err := p.wait()
 	soon := time.Now().Add(100 * time.Millisecond)
 	for _, f := range []*os.File{st.stdout, st.stderr} {
 		if f != nil {
@@ -274,6 +275,9 @@ func (s *session) attend(p *process, st streams) {
 	s.ptmx = nil
 	s.mu.Unlock()
 	closeAll(st.stdin, st.stdout, st.stderr)
+	if p.overflowed() {
+		fmt.Fprintf(s.channel.Stderr(), "sbx: the command ran into its limit of %d processes: what it left is ended\r\n", p.cgroups.limit)
+	}
 	p.release()
 	s.exited(p, err)
 }
@@ -289,8 +293,12 @@ func (s *session) feed(st streams) {
 	st.stdin.Close()
 }
 
+// maxLeft is the most that the kernel keeps in a pipe (/proc/sys/fs/pipe-max-size).
+// What comes after so much was written later than a command's end.
+const maxLeft = 1 << 20
+
 // drain copies until the end of the stream, or, once a deadline has passed, until
-// nothing is left in it.
+// nothing is left in it of what was there.
 func drain(to io.Writer, from *os.File) {
 	_, err := io.Copy(to, from)
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -304,7 +312,7 @@ func drain(to io.Writer, from *os.File) {
 		return
 	}
 	buf := make([]byte, 32<<10)
-	for {
+	for left := maxLeft; left > 0; {
 		n := 0
 		if err := raw.Read(func(fd uintptr) bool { n, _ = unix.Read(int(fd), buf); return true }); err != nil || n <= 0 {
 			return
@@ -312,6 +320,7 @@ func drain(to io.Writer, from *os.File) {
 		if _, err := to.Write(buf[:n]); err != nil {
 			return
 		}
+		left -= n
 	}
 }
 

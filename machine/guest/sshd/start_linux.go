@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/sbx-vm/sbx/machine/guest/boot"
@@ -23,6 +24,34 @@ type Starter struct {
 	Cgroups *Cgroups
 	// Plain runs commands as the agent's own user, whatever they ask for (tests).
 	Plain bool
+	// Protected says that the agent is out of the reach of the kernel's OOM killer.
+	// What it starts must not be: a guest that finds nothing to kill panics.
+	Protected bool
+
+	forking sync.Mutex // held while the agent's own protection is down
+}
+
+// score is where the kernel keeps how likely it ends us when memory is short. A
+// child begins with its parent's.
+const score = "/proc/self/oom_score_adj"
+
+// Protect takes the calling process out of the OOM killer's reach.
+func Protect() error { return os.WriteFile(score, []byte("-1000"), 0) }
+
+// launch starts cmd as mortal as any process. There is no way to say so for the
+// child alone, so that the agent is mortal itself for the time of a fork.
+func (s *Starter) launch(cmd *exec.Cmd) error {
+	if !s.Protected {
+		return cmd.Start()
+	}
+	s.forking.Lock()
+	defer s.forking.Unlock()
+	if err := os.WriteFile(score, []byte("0"), 0); err != nil {
+		return err
+	}
+	err := cmd.Start()
+	Protect() //nolint:errcheck // it could before
+	return err
 }
 
 // account is a user as a command needs it.
@@ -34,8 +63,12 @@ type account struct {
 
 // process is a started command.
 type process struct {
-	cmd    *exec.Cmd
-	cgroup *cgroup
+	cmd     *exec.Cmd
+	cgroups *Cgroups
+	cgroup  *cgroup
+
+	mu    sync.Mutex
+	ended bool // its pid may be another's
 }
 
 func (s *Starter) account(name string) (account, error) {
@@ -102,7 +135,11 @@ func (s *Starter) start(c Command, clientEnv map[string]string, stdin, stdout, s
 	if err != nil {
 		return nil, err
 	}
-	cmd := &exec.Cmd{Path: path, Args: c.Argv, Env: env, Dir: s.dir(c, who), Stdin: stdin, Stdout: stdout, Stderr: stderr}
+	dir := s.dir(c, who)
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("working folder: %w", err)
+	}
+	cmd := &exec.Cmd{Path: path, Args: c.Argv, Env: env, Dir: dir, Stdin: stdin, Stdout: stdout, Stderr: stderr}
 	if c.login {
 		cmd.Args = []string{"-" + filepath.Base(path)}
 	}
@@ -110,15 +147,15 @@ func (s *Starter) start(c Command, clientEnv map[string]string, stdin, stdout, s
 	if !s.Plain {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: who.uid, Gid: who.gid, Groups: who.groups}
 	}
-	p := &process{cmd: cmd}
+	p := &process{cmd: cmd, cgroups: s.Cgroups}
 	if s.Cgroups != nil {
 		if p.cgroup, err = s.Cgroups.new(); err != nil {
 			return nil, err
 		}
-		defer p.cgroup.started()
+		defer p.cgroup.dir.Close()
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(p.cgroup.dir.Fd())
 	}
-	if err := cmd.Start(); err != nil {
+	if err := s.launch(cmd); err != nil {
 		p.release()
 		return nil, err
 	}
@@ -164,12 +201,31 @@ func lookPath(name string, env []string) (string, error) {
 	if denied {
 		return "", &os.PathError{Op: "run", Path: name, Err: syscall.EACCES}
 	}
-	return "", &os.PathError{Op: "run", Path: name, Err: syscall.ENOENT}
+	return "", fmt.Errorf("%q: %w", name, errNotFound)
 }
 
-// signal reaches the whole session that the command leads.
+// wait returns when the command itself has ended; what it started may live on.
+func (p *process) wait() error {
+	err := p.cmd.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	return err
+}
+
+func (p *process) running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.ended
+}
+
+// signal reaches the process group that the command leads.
 func (p *process) signal(sig syscall.Signal) {
-	syscall.Kill(-p.cmd.Process.Pid, sig) //nolint:errcheck // it may have ended
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended {
+		syscall.Kill(-p.cmd.Process.Pid, sig) //nolint:errcheck // it may have ended
+	}
 }
 
 // kill ends everything that the command started, wherever it moved in the process tree.
@@ -180,8 +236,11 @@ func (p *process) kill() {
 	}
 }
 
+// overflowed tells whether the command and its children were too many.
+func (p *process) overflowed() bool { return p.cgroup != nil && p.cgroup.overflowed() }
+
 func (p *process) release() {
 	if p.cgroup != nil {
-		p.cgroup.remove()
+		p.cgroups.release(p.cgroup)
 	}
 }
