@@ -61,9 +61,19 @@ func CheckConfig(before, after []byte) error {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	if !slices.Equal(old, now) {
-		return fmt.Errorf("%w: %q instead of %q", ErrConfig, now, old)
+		return fmt.Errorf("%w: %s", ErrConfig, difference(old, now))
 	}
 	return nil
+}
+
+// difference names the first entry that differs, in bounded length: it goes to a log.
+func difference(old, now []string) string {
+	for i, entry := range now {
+		if i >= len(old) || entry != old[i] {
+			return fmt.Sprintf("%.200q is new", entry)
+		}
+	}
+	return fmt.Sprintf("%.200q is missing", old[len(now)])
 }
 
 var (
@@ -78,21 +88,25 @@ func risky(config []byte) ([]string, error) {
 	for line := range strings.SplitSeq(string(config), "\n") {
 		line = strings.Trim(line, " \t")
 		if strings.ContainsAny(line, "\x00\r\v\f") || strings.HasSuffix(line, `\`) {
-			return nil, fmt.Errorf("line %q", line)
+			return nil, fmt.Errorf("line %.200q", line)
 		}
 		if line == "" || line[0] == '#' || line[0] == ';' {
 			continue
 		}
 		if m := sectionLine.FindStringSubmatch(line); m != nil {
-			section, header = strings.ToLower(m[1]), strings.ToLower(m[1])+"."+m[2]
+			section = strings.ToLower(m[1])
+			header = section + "."
+			if strings.HasSuffix(line, `"]`) { // an empty one is not none
+				header += m[2] + "."
+			}
 			continue
 		}
 		m := keyLine.FindStringSubmatch(line)
 		if m == nil || section == "" {
-			return nil, fmt.Errorf("line %q", line)
+			return nil, fmt.Errorf("line %.200q", line)
 		}
 		if key := strings.ToLower(m[1]); !harmless(section, key, m[2]) {
-			out = append(out, header+"."+key+"="+m[2])
+			out = append(out, header+key+"="+m[2])
 		}
 	}
 	return out, nil

@@ -36,6 +36,7 @@ func TestCheckConfig(t *testing.T) {
 		"the same, unreadable":  {before: "[x", after: "[x"},
 		"the host's changed":    {before: lfs, after: strings.Replace(lfs, "lfs clean", "lfs; evil", 1), bad: true},
 		"the host's dropped":    {before: lfs, after: plain, bad: true},
+		"an empty subsection":   {before: "[alias \"\"]\na = b", after: "[alias]\na = b", bad: true},
 		"the host's renamed":    {before: lfs, after: strings.Replace(lfs, "\"lfs\"", "\"x\"", 1), bad: true},
 		"host's is unreadable":  {before: "[x", after: plain, bad: true},
 		"fsmonitor":             {after: "[core]\nfsmonitor = evil", bad: true},
@@ -63,6 +64,18 @@ func TestCheckConfig(t *testing.T) {
 	} {
 		if err := CheckConfig([]byte(c.before), []byte(c.after)); c.bad != errors.Is(err, ErrConfig) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestRefusalNamesTheEntry(t *testing.T) {
+	for after, want := range map[string]string{
+		"[core]\nfsmonitor = x": `"core.fsmonitor=x" is new`, "": `"alias.a=!b" is missing`,
+		"[alias]\na = " + strings.Repeat("y", 1000): `"alias.a=yyyy`,
+	} {
+		err := CheckConfig([]byte("[alias]\na = !b"), []byte(after))
+		if err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 300 {
+			t.Errorf("%v, want %s", err, want)
 		}
 	}
 }
