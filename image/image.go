@@ -22,7 +22,7 @@ import (
 
 // formatVersion changes when the same recipe and lock make a different image,
 // or the folder another layout.
-const formatVersion = 2
+const formatVersion = 3
 
 // RootSize is the size of a root disk in bytes; sparse, some 1.3 GiB are used.
 // It is also the smallest disk that a sandbox can have.
