@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+
+	"github.com/google/renameio/v2"
 
 	"github.com/sbx-vm/sbx/machine/guest/boot"
 )
@@ -28,7 +31,8 @@ func setUpAccount(c boot.Config) error {
 		makeHome(home, u.UID, u.GID))
 }
 
-// editLines rewrites a line file; one that is missing begins empty.
+// editLines rewrites a line file whole, so that a machine that ends meanwhile has
+// the old one or the new one; one that is missing begins empty.
 func editLines(path string, mode os.FileMode, edit func([]string) []string) error {
 	data, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -42,7 +46,22 @@ func editLines(path string, mode os.FileMode, edit func([]string) []string) erro
 	if text == string(data) {
 		return nil
 	}
-	return os.WriteFile(path, []byte(text), mode)
+	next, err := renameio.NewPendingFile(path, renameio.WithPermissions(mode), renameio.WithExistingPermissions())
+	if err != nil {
+		return err
+	}
+	defer next.Cleanup() //nolint:errcheck // nothing is left to clean up after the replacement
+	if _, err := next.WriteString(text); err != nil {
+		return err
+	}
+	if info, err := os.Stat(path); err == nil { // /etc/shadow belongs to a group
+		if owner, ok := info.Sys().(*syscall.Stat_t); ok {
+			if err := next.Chown(int(owner.Uid), int(owner.Gid)); err != nil {
+				return err
+			}
+		}
+	}
+	return next.CloseAtomicallyReplace()
 }
 
 // replaceUser drops the lines of a name, and of another user with its id: two
