@@ -22,6 +22,9 @@ const (
 	DNS     Kind = "dns"     // a name was asked for
 	Connect Kind = "connect" // a connection was decided
 	Close   Kind = "close"   // an allowed connection ended
+	Request Kind = "request" // an HTTP request was decided
+	Ask     Kind = "ask"     // the user was asked; Verdict is the answer
+	Secret  Kind = "secret"  // a placeholder turned up where it must not, or a value was put in
 	Drop    Kind = "drop"    // a frame or packet was not let through
 	Lost    Kind = "lost"    // entries that were counted and not written, see Entry.Count
 )
@@ -45,6 +48,9 @@ type Entry struct {
 	Rule       string    `json:"rule,omitempty"`   // the pattern that decided
 	Origin     string    `json:"origin,omitempty"` // where that rule stands: source, file and line
 	Reason     string    `json:"reason,omitempty"` // a netfilter Reason, or a sentence of the gateway's
+	Method     string    `json:"method,omitempty"` // of a request that was read
+	Path       string    `json:"path,omitempty"`   // of a request that was read, without its query
+	Policy     string    `json:"policy,omitempty"` // hash of the rules in force
 	BytesUp    int64     `json:"bytes_up,omitempty"`
 	BytesDown  int64     `json:"bytes_down,omitempty"`
 	DurationMS int64     `json:"duration_ms,omitempty"`
