@@ -38,6 +38,17 @@ type Spec struct {
 	Env       map[string]string `json:"env,omitempty"`
 	User      User              `json:"user"`
 	Docker    bool              `json:"docker"`
+	// Secrets are where the values of Network.Secrets come from besides the store, from the user's own
+	// file alone: Command is run on the host. Values are never part of a Spec.
+	Secrets []SecretSource `json:"secrets,omitempty"`
+}
+
+// SecretSource is where a secret's value comes from: a variable of the user's environment, or the
+// standard output of a command of the user's.
+type SecretSource struct {
+	Name    string   `json:"name"`
+	Env     string   `json:"env,omitempty"`
+	Command []string `json:"command,omitempty"`
 }
 
 // Resources is the size of the machine. CPUs is a count, the others bytes.

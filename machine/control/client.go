@@ -84,6 +84,36 @@ func (c *Client) Denials(ctx context.Context, since time.Time) ([]audit.Entry, e
 	return entries, c.call(ctx, http.MethodGet, PathDenials+"?"+q.Encode(), nil, &entries)
 }
 
+// Pending gives the questions that are open.
+func (c *Client) Pending(ctx context.Context) (Pending, error) {
+	var p Pending
+	return p, c.call(ctx, http.MethodGet, PathPending, nil, &p)
+}
+
+// WaitPending returns when the questions differ from those of seen (0: any that are open), or ctx ends.
+func (c *Client) WaitPending(ctx context.Context, seen uint64) (Pending, error) {
+	var p Pending
+	q := url.Values{"seen": {strconv.FormatUint(seen, 10)}}
+	return p, c.call(ctx, http.MethodGet, PathPending+"?"+q.Encode(), nil, &p)
+}
+
+// Answer decides a question. One that is gone is an error.
+func (c *Client) Answer(ctx context.Context, a Answer) error {
+	return c.call(ctx, http.MethodPost, PathAnswer, a, nil)
+}
+
+// Live gives the connections that are open.
+func (c *Client) Live(ctx context.Context) ([]Connection, error) {
+	var list []Connection
+	return list, c.call(ctx, http.MethodGet, PathLive, nil, &list)
+}
+
+// ReloadSecrets makes the supervisor read the secrets' values again. It gives the names of those
+// that have none.
+func (c *Client) ReloadSecrets(ctx context.Context) (missing []string, err error) {
+	return missing, c.call(ctx, http.MethodPost, PathSecrets, nil, &missing)
+}
+
 func (c *Client) call(ctx context.Context, method, path string, body, answer any) error {
 	var payload io.Reader
 	if body != nil {

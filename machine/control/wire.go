@@ -26,6 +26,10 @@ const (
 	PathDocker  = "/v1/docker"
 	PathPolicy  = "/v1/policy"
 	PathDenials = "/v1/denials"
+	PathPending = "/v1/pending"
+	PathAnswer  = "/v1/answer"
+	PathLive    = "/v1/live"
+	PathSecrets = "/v1/secrets"
 )
 
 // HeaderProtocol carries [Protocol] in every answer.
@@ -93,6 +97,48 @@ type PolicyView struct {
 type PolicyEdit struct {
 	Add    []netfilter.Rule `json:"add,omitempty"`
 	Remove []netfilter.Rule `json:"remove,omitempty"` // by Action and Pattern; an empty Action is either
+}
+
+// Question is a connection that waits for the user's answer.
+type Question struct {
+	ID    uint64    `json:"id"`
+	Name  string    `json:"name"` // canonical, A-labels
+	Port  uint16    `json:"port"`
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"` // then it is refused
+	Count int       `json:"count"` // connections that wait
+}
+
+// Pending is the questions that are open. Seen is what WaitPending takes to wait for a change.
+type Pending struct {
+	Seen      uint64     `json:"seen"`
+	Questions []Question `json:"questions"`
+}
+
+// Scopes of an [Answer].
+const (
+	ScopeOnce = "once" // the connections that wait, no others
+	ScopeRun  = "run"  // and all later ones until the sandbox stops
+)
+
+// Answer is the user's word on one question.
+type Answer struct {
+	ID    uint64 `json:"id"`
+	Allow bool   `json:"allow"`
+	Scope string `json:"scope"`
+}
+
+// Connection is one that is open now.
+type Connection struct {
+	ID        uint64    `json:"id"`
+	Name      string    `json:"name,omitempty"`
+	Addr      string    `json:"addr,omitempty"` // that was dialled
+	Port      uint16    `json:"port"`
+	Proto     string    `json:"proto,omitempty"`
+	Rule      string    `json:"rule,omitempty"`
+	Started   time.Time `json:"started"`
+	BytesUp   int64     `json:"bytes_up"`
+	BytesDown int64     `json:"bytes_down"`
 }
 
 // Since is the query of PathDenials.
