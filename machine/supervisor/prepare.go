@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"github.com/sbx-vm/sbx/image"
 	"github.com/sbx-vm/sbx/machine/guest/agent"
 	"github.com/sbx-vm/sbx/machine/guest/boot"
+	"github.com/sbx-vm/sbx/machine/guest/trust"
 	"github.com/sbx-vm/sbx/machine/hostca"
 	"github.com/sbx-vm/sbx/machine/initramfs"
 	"github.com/sbx-vm/sbx/machine/qemu"
@@ -145,7 +147,7 @@ func (s *Supervisor) bootConfig(keys store.Keys) (boot.Config, error) {
 		Workdir: s.spec.Workspace.Target, Env: map[string]string{}, Docker: s.spec.Docker, CACerts: certificates,
 	}
 	if certificates != "" {
-		c.Env["NODE_EXTRA_CA_CERTS"] = "/usr/local/share/ca-certificates/sbx-host.crt"
+		maps.Copy(c.Env, trust.Environment())
 	}
 	for k, v := range s.spec.Env {
 		c.Env[k] = v

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sbx-vm/sbx/machine/guest/boot"
+	"github.com/sbx-vm/sbx/machine/guest/trust"
 )
 
 const (
@@ -223,7 +224,7 @@ func (b *Builder) trustHost() ([]string, error) {
 	if b.Config.CACerts == "" {
 		return nil, nil
 	}
-	own, err := os.ReadFile(target + "/etc/ssl/certs/ca-certificates.crt")
+	own, err := os.ReadFile(target + trust.Bundle)
 	if err != nil {
 		return nil, err
 	}
@@ -232,9 +233,7 @@ func (b *Builder) trustHost() ([]string, error) {
 		return nil, err
 	}
 	var env []string
-	for _, name := range []string{
-		"SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CARGO_HTTP_CAINFO",
-	} {
+	for _, name := range trust.Names() {
 		env = append(env, name+"="+bundle)
 	}
 	return env, nil

@@ -13,6 +13,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/sbx-vm/sbx/machine/guest/boot"
+	"github.com/sbx-vm/sbx/machine/guest/trust"
 )
 
 // setUpAccount makes the user that commands run as, with the host user's ids, so
@@ -27,7 +28,7 @@ func setUpAccount(c boot.Config) error {
 		editLines("/etc/shadow", 0o640, replaceUser(u.Name, "", u.Name+":*:19000:0:99999:7:::")),
 		editLines("/etc/group", 0o644, func(lines []string) []string { return groupsWith(lines, u.Name, gid) }),
 		os.MkdirAll("/etc/sudoers.d", 0o750),
-		os.WriteFile("/etc/sudoers.d/sbx", []byte(u.Name+" ALL=(ALL:ALL) NOPASSWD: ALL\n"), 0o440),
+		os.WriteFile("/etc/sudoers.d/sbx", []byte(sudoers(u.Name)), 0o440),
 		makeHome(home, u.UID, u.GID))
 }
 
@@ -147,38 +148,19 @@ func makeHome(home string, uid, gid int) error {
 	return os.Chown(home, uid, gid)
 }
 
-// Where Debian's update-ca-certificates looks for and puts certificates.
-const (
-	hostCertificates = "/usr/local/share/ca-certificates/sbx-host.crt"
-	bundle           = "/etc/ssl/certs/ca-certificates.crt"
-)
+// sudoers lets the user become root without a password, and keep what makes programs trust the
+// sandbox's authorities.
+func sudoers(name string) string {
+	return fmt.Sprintf("Defaults env_keep += \"%s\"\n%s ALL=(ALL:ALL) NOPASSWD: ALL\n", strings.Join(trust.Names(), " "), name)
+}
 
-// trustCertificates adds the host's extra certificates to the guest's store: the
-// file for the next run of update-ca-certificates, the bundle for now.
+// trustCertificates adds what the host names to the guest's store, and to that of containers.
 func trustCertificates(c boot.Config) error {
 	if c.CACerts == "" {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(hostCertificates), 0o755); err != nil {
+	if err := trust.Install("/", c.CACerts); err != nil {
 		return err
 	}
-	if err := os.WriteFile(hostCertificates, []byte(c.CACerts), 0o644); err != nil {
-		return err
-	}
-	old, err := os.ReadFile(bundle)
-	if err != nil {
-		return err
-	}
-	if strings.Contains(string(old), strings.TrimSpace(c.CACerts)) {
-		return nil
-	}
-	f, err := os.OpenFile(bundle, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err := fmt.Fprintf(f, "\n%s\n", strings.TrimSpace(c.CACerts)); err != nil {
-		return err
-	}
-	return f.Sync()
+	return trust.InstallRunc(agentPath)
 }

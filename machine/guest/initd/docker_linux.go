@@ -16,6 +16,7 @@ import (
 
 	"github.com/sbx-vm/sbx/machine/guest/boot"
 	"github.com/sbx-vm/sbx/machine/guest/sshd"
+	"github.com/sbx-vm/sbx/machine/guest/trust"
 )
 
 const dockerLog = "/var/log/docker.log"
@@ -117,7 +118,7 @@ func runDocker(r *reaper, listener *os.File, config boot.Config) (syscall.WaitSt
 		return 0, err
 	}
 	defer group.Close()
-	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
+	env := []string{"PATH=" + trust.Folder + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
 	ended, err := r.start(argv, &syscall.ProcAttr{
 		Dir: "/", Env: env, Files: []uintptr{null.Fd(), out.Fd(), out.Fd(), listener.Fd()},
 		Sys: &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(group.Fd())},

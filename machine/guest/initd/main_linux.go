@@ -19,6 +19,7 @@ import (
 
 	"github.com/sbx-vm/sbx/machine/guest/boot"
 	"github.com/sbx-vm/sbx/machine/guest/sshd"
+	"github.com/sbx-vm/sbx/machine/guest/trust"
 )
 
 // Where the agent keeps itself after it left the initramfs: a tmpfs, not the disk.
@@ -31,7 +32,8 @@ const (
 	self = "/proc/self/exe"
 )
 
-// Main is the agent: without a word it is PID 1, the words are its other lives.
+// Main is the agent: without a word it is PID 1, the words are its other lives; under the name
+// of runc it is the step before it.
 // It returns an exit status.
 func Main(args []string) int {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -41,6 +43,8 @@ func Main(args []string) int {
 	}
 	var err error
 	switch {
+	case len(args) > 0 && filepath.Base(args[0]) == "runc":
+		err = trust.Runc(args)
 	case word == "serve":
 		err = serve(log)
 	case word == "sftp":
