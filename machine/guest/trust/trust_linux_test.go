@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-const spec = `{"ociVersion":"1.2.0","process":{"user":{"uid":0},"args":["sh"],"env":["PATH=/bin","SSL_CERT_FILE=/own"],"rlimits":[{"hard":18446744073709551615}]},
+const spec = `{"ociVersion":"1.2.0",
+"process":{"user":{"uid":0},"args":["sh"],"env":["PATH=/bin","SSL_CERT_FILE=/own"],"rlimits":[{"hard":18446744073709551615}]},
 "mounts":[{"destination":"/proc","type":"proc","source":"proc"}],"unknown":{"kept":true}}`
 
 func read(t *testing.T, path string) map[string]any {
