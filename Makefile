@@ -9,7 +9,7 @@ AGENTS     := machine/guest/agent/sbx-guest-amd64 machine/guest/agent/sbx-guest-
 GUEST_SRC  := $(shell find cmd/sbx-guest machine/guest -name '*.go' -not -name '*_test.go') go.mod
 HOST_SRC   := $(shell find . -path ./bin -prune -o -name '*.go' -not -name '*_test.go' -print) $(shell find . -name '*.yaml' -not -path './bin/*') go.mod
 
-.PHONY: build setup quickstart test unit cross vm lint fmt bench install clean
+.PHONY: build setup quickstart test unit egress-report fuzz cross vm lint fmt bench install clean
 
 build: bin/sbx
 
@@ -28,10 +28,20 @@ quickstart: setup
 	.ci/quickstart
 
 test: setup
-	$(MAKE) lint cross unit vm
+	$(MAKE) lint cross unit fuzz vm
 
 unit: $(AGENTS)
 	go test -race -timeout 5m ./...
+
+# Every attack case of the guest's network, by its ID (e2e/egress/rows.tsv).
+egress-report: $(AGENTS)
+	go run ./e2e/egress
+
+# What a hostile guest or a hostile file can hand to the network's parsers, FUZZTIME each.
+FUZZTIME ?= 60s
+FUZZ     := gateway:FuzzFrame gateway:FuzzDNS intercept:FuzzClientHello intercept:FuzzHTTPHead .:FuzzRule
+fuzz:
+	for f in $(FUZZ); do go test -run '^$$' -fuzz "^$${f#*:}\$$" -fuzztime $(FUZZTIME) ./netfilter/$${f%:*}; done
 
 # What a Mac and an arm64 laptop would compile, tests included.
 cross: $(AGENTS)
