@@ -17,7 +17,7 @@ func TestEgress(t *testing.T) {
 		t.Run(r.name, func(t *testing.T) { r.run(t, newWorld(t, 0)) })
 	}
 	rows := slices.Concat(dnsRows(), bypassRows(), specialRows(), nameRows(), tlsRows(), httpRows(),
-		portRows(), linkRows(), serviceRows(), policyRows())
+		portRows(), linkRows(), frameRows(), serviceRows(), policyRows(), moreRows())
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()

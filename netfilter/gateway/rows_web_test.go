@@ -81,7 +81,7 @@ func nameRows() []row {
 			refusedDNS(t, w, "evil-example.com", dns.TypeA, dns.RcodeNameError)
 			refusedDNS(t, w, "notallowed.test", dns.TypeA, dns.RcodeNameError)
 		}},
-		{"N6_wildcard_apex_and_N7_depth", func(t *testing.T, w *world) {
+		{"N6_N7_wildcard_apex_and_depth", func(t *testing.T, w *world) {
 			w.SetPolicy(policy(t, "*.one.test", "**.all.test"))
 			refusedDNS(t, w, "one.test", dns.TypeA, dns.RcodeNameError)
 			refusedDNS(t, w, "a.b.one.test", dns.TypeA, dns.RcodeNameError)
