@@ -52,7 +52,7 @@ type Workspace struct {
 	Path    string   `yaml:"path" jsonschema:"description=where the folder stands in the guest; at the same absolute path by default"`
 	Mounts  []Mount  `yaml:"mounts" jsonschema:"description=more folders of the host"`
 	Protect []Text   `yaml:"protect" jsonschema:"description=more paths that the guest may read and never write"`
-	Mask    struct{} `yaml:"mask" jsonschema:"-" unavailable:""`
+	Mask    []Text   `yaml:"mask" jsonschema:"description=more files whose content the guest never sees; with ! before one it does"`
 	Ignore  struct{} `yaml:"ignore" jsonschema:"-" unavailable:""`
 }
 

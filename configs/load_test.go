@@ -143,7 +143,7 @@ func TestFaults(t *testing.T) {
 		"default":             {"network: {default: audit}\n", 1, 20, "must be deny or allow"},
 		"ask":                 {"network: {ask: 30s}\n", 1, 11, `"network.ask" is not available in this version`},
 		"secrets":             {"secrets:\n  - {name: A}\n", 1, 1, `"secrets" is not available in this version`},
-		"mask":                {"workspace: {mask: [\".env\"]}\n", 1, 13, "not available in this version"},
+		"mask":                {"workspace: {mask: [\"../.env\"]}\n", 1, 20, "must stay in the project"},
 		"sync":                {"workspace: {mode: sync}\n", 1, 19, `"sync" is not available in this version`},
 		"mode":                {"workspace: {mode: copy}\n", 1, 19, "must be mount"},
 		"path":                {"workspace: {path: /usr/src}\n", 1, 19, "is in /usr"},

@@ -17,6 +17,7 @@ func TestWidening(t *testing.T) {
 ports: ["3000", "0.0.0.0:80:80", "[::1]:81:81"]
 image: {mirror: "http://mirror.example/debian"}
 workspace:
+  mask: ["more/**", "!.env"]
   mounts:
     - {source: ., target: /inside}
     - {source: .., target: /outside}
@@ -31,7 +32,7 @@ workspace:
 		got = append(got, x.Kind+" "+strings.ReplaceAll(x.What, filepath.Dir(w.opts.Dir), "ROOT"))
 	}
 	want := strings.Join([]string{
-		"allow a.example.com:22/tcp", "allow b.example.com", "default every public name may be reached", "mirror http://mirror.example/debian",
+		"allow a.example.com:22/tcp", "allow b.example.com", "default every public name may be reached", "mask .env", "mirror http://mirror.example/debian",
 		`mount "ROOT" on "/outside", writable`, `mount "ROOT/home" on "/linked", read only`, "port guest port 80 on 0.0.0.0 port 80",
 	}, "\n")
 	if strings.Join(got, "\n") != want {

@@ -11,6 +11,7 @@ import (
 // Kinds of [Widening].
 const (
 	WidenMount   = "mount"   // a folder of the host outside the project
+	WidenMask    = "mask"    // files whose content is hidden unless asked for
 	WidenAllow   = "allow"   // a name beyond the presets
 	WidenDefault = "default" // every public name
 	WidenPort    = "port"    // a port that others than this host can reach

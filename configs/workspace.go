@@ -39,7 +39,25 @@ func (b *builder) workspace() {
 		w.Protect = append(w.Protect, p.Text)
 		b.listed("workspace.protect", sourceProject, p.at, p.Text)
 	}
+	w.Mask = b.masks()
 	b.c.Workspace = w
+}
+
+// masks: what takes a mask back shows the guest what it would not see, and takes consent.
+func (b *builder) masks() []string {
+	var out []string
+	for _, p := range b.file.Workspace.Mask {
+		pattern, shown := strings.CutPrefix(p.Text, "!")
+		if err := checkProtect(pattern); err != nil {
+			b.rep.add(p.at, "workspace.mask %q: %v", cut(p.Text), err)
+		}
+		if shown {
+			b.widen(sourceProject, WidenMask, pattern, p.at)
+		}
+		out = append(out, p.Text)
+		b.listed("workspace.mask", sourceProject, p.at, p.Text)
+	}
+	return out
 }
 
 // projectFolder refuses the whole host and warns about the whole home, which

@@ -71,6 +71,7 @@ type Workspace struct {
 	Target  string   `json:"target"` // absolute path in the guest; the source is Spec.Project
 	Mounts  []Mount  `json:"mounts,omitempty"`
 	Protect []string `json:"protect,omitempty"`
+	Mask    []string `json:"mask,omitempty"`
 }
 
 // Mount is one more host folder shared with the guest. Both paths are absolute.

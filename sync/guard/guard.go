@@ -10,6 +10,8 @@
 // it, and it names commands for git to run. A guest may replace it as a whole, when only
 // what is known to be harmless differs ([CheckConfig]).
 //
+// [Mask] is the other list: files whose content a guest never sees.
+//
 // Not covered: bare repositories that the guest makes and the user works in, what a rebase
 // that the guest left unfinished would execute, and code that the user runs as such.
 package guard
@@ -102,11 +104,14 @@ func compile(p string) (pattern, error) {
 // protected: it matches a pattern or lies below something that does.
 func (m *Matcher) Protected(parts []string) bool {
 	folded := foldAll(parts)
-	for _, p := range m.patterns {
-		for start := range p.starts(folded) {
-			if slices.ContainsFunc(left(p.parts, folded[start:]), func(rest []string) bool { return len(rest) == 0 }) {
-				return true
-			}
+	return slices.ContainsFunc(m.patterns, func(p pattern) bool { return p.covers(folded) })
+}
+
+// covers tells whether the path is what the pattern names, or below it.
+func (p pattern) covers(folded []string) bool {
+	for start := range p.starts(folded) {
+		if slices.ContainsFunc(left(p.parts, folded[start:]), func(rest []string) bool { return len(rest) == 0 }) {
+			return true
 		}
 	}
 	return false
@@ -118,11 +123,17 @@ func (m *Matcher) Protected(parts []string) bool {
 func (m *Matcher) Leads(parts []string) (rests [][]string) {
 	folded := foldAll(parts)
 	for _, p := range m.patterns {
-		for start := range p.starts(folded) {
-			for _, rest := range left(p.parts, folded[start:]) {
-				if len(rest) > 0 {
-					rests = append(rests, rest)
-				}
+		rests = append(rests, p.leads(folded)...)
+	}
+	return rests
+}
+
+// leads are the components that are missing below the path for each way to meet the pattern.
+func (p pattern) leads(folded []string) (rests [][]string) {
+	for start := range p.starts(folded) {
+		for _, rest := range left(p.parts, folded[start:]) {
+			if len(rest) > 0 {
+				rests = append(rests, rest)
 			}
 		}
 	}

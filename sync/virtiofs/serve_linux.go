@@ -47,12 +47,16 @@ func open(cfg Config, logger *slog.Logger) (*share.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
+	mask, err := guard.NewMask(cfg.Mask)
+	if err != nil {
+		return nil, err
+	}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return nil, fmt.Errorf("limit of descriptors: %w", err)
 	}
 	o := share.Options{
-		GuestUID: cfg.GuestUID, GuestGID: cfg.GuestGID, HostUID: uint32(os.Geteuid()), Guard: matcher, Log: logger,
+		GuestUID: cfg.GuestUID, GuestGID: cfg.GuestGID, HostUID: uint32(os.Geteuid()), Guard: matcher, Mask: mask, Log: logger,
 		MaxOpen: int(min(limit.Cur-min(limit.Cur/2, reserved), maxOpen)),
 	}
 	for _, e := range cfg.Exports {

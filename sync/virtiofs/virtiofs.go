@@ -48,6 +48,8 @@ type Config struct {
 	GuestGID uint32 `json:"guest_gid"`
 	// Protect are paths besides guard.Builtin that the guest may read and never change.
 	Protect []string `json:"protect,omitempty"`
+	// Mask are paths besides guard.BuiltinMask whose content the guest never sees; "!" before one shows it.
+	Mask []string `json:"mask,omitempty"`
 }
 
 // maxConfig bounds the document: a few exports and patterns.

@@ -44,7 +44,7 @@ func newWorld(t *testing.T) *world {
 	w.write(t, filepath.Join(top, "ro", "f"), "fixed")
 	w.frontend = start(t, Config{
 		Exports:  []Export{{Name: "work", Path: w.dir}, {Name: "ro", Path: filepath.Join(top, "ro"), ReadOnly: true}},
-		GuestUID: 1000, GuestGID: 1001, Protect: []string{"/deploy/**"},
+		GuestUID: 1000, GuestGID: 1001, Protect: []string{"/deploy/**"}, Mask: []string{"/hidden"},
 	})
 	w.init()
 	var err error

@@ -67,6 +67,7 @@ func (a *app) trustStore() (configs.Trust, error) {
 func describeWidening(asked []configs.Widening) []string {
 	words := map[string]string{
 		configs.WidenMount:   "share a folder outside the project",
+		configs.WidenMask:    "show the guest files that are hidden otherwise",
 		configs.WidenAllow:   "reach a name on the network",
 		configs.WidenDefault: "reach every public name",
 		configs.WidenPort:    "let other machines connect",

@@ -8,7 +8,7 @@ import (
 )
 
 // attr tells the guest of a file, as its own user's or nobody's.
-func (t *Tree) attr(st *unix.Stat_t, out *fuse.Attr) {
+func (t *Tree) attr(n *node, st *unix.Stat_t, out *fuse.Attr) {
 	*out = fuse.Attr{
 		Ino: t.inode(st.Dev, st.Ino), Size: uint64(st.Size), Blocks: uint64(st.Blocks),
 		Atime: uint64(st.Atim.Sec), Atimensec: uint32(st.Atim.Nsec),
@@ -18,6 +18,10 @@ func (t *Tree) attr(st *unix.Stat_t, out *fuse.Attr) {
 	}
 	if st.Uid == t.opts.HostUID {
 		out.Owner = fuse.Owner{Uid: t.opts.GuestUID, Gid: t.opts.GuestGID}
+	}
+	if n.masked.Load() && n.is(unix.S_IFREG) {
+		out.Size = uint64(len(t.rendered(n, st)))
+		out.Blocks = (out.Size + 511) / 512
 	}
 }
 
@@ -51,7 +55,7 @@ func (t *Tree) tell(n *node, out *fuse.AttrOut) fuse.Status {
 		return status(err)
 	}
 	out.SetTimeout(validity)
-	t.attr(st, &out.Attr)
+	t.attr(n, st, &out.Attr)
 	return fuse.OK
 }
 
@@ -65,6 +69,9 @@ func (t *Tree) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 		return fuse.Status(unix.ESTALE)
 	}
 	defer t.release(n)
+	if n.masked.Load() && in.Valid&(fuse.FATTR_SIZE|fuse.FATTR_UID|fuse.FATTR_GID) == 0 && !n.export.ReadOnly {
+		return t.tell(n, out)
+	}
 	t.names.RLock()
 	defer t.names.RUnlock()
 	if s := t.mayChange(n); s != fuse.OK {

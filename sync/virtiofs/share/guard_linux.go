@@ -2,6 +2,7 @@ package share
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,6 +46,9 @@ func (t *Tree) readLink(fd int) (string, error) {
 func (t *Tree) mayChange(n *node) fuse.Status {
 	if n.export.ReadOnly {
 		return fuse.EROFS
+	}
+	if n.masked.Load() {
+		return t.refuseMasked(n)
 	}
 	parts, err := t.place(n)
 	if err != nil {
@@ -90,7 +94,7 @@ func (t *Tree) mayName(dir *node, name string, kind uint32) fuse.Status {
 	if kind == unix.S_IFLNK && len(t.opts.Guard.Leads(parts)) > 0 || kind != unix.S_IFDIR && guard.Match(".git", name) {
 		return t.refuse("name on the way to a protected path refused", dir.export, parts)
 	}
-	return fuse.OK
+	return t.mayUnmask(dir, name, parts)
 }
 
 // mayRemove tells whether a name may go. A git configuration below the top goes with
@@ -132,10 +136,12 @@ func (t *Tree) mayMoveFolder(from *node, old string, to *node, name string) fuse
 	if err != nil {
 		return status(err)
 	}
-	if guard.InDependencies(source) && !guard.InDependencies(target) {
+	into, outOf := guard.InDependencies(target), guard.InDependencies(source)
+	if outOf && !into || into && !outOf && t.hides(from.fd, old, new(int)) {
 		return fuse.EXDEV // mv(1) copies then, and each name is looked at
 	}
-	for _, rest := range append(t.opts.Guard.Leads(source), t.opts.Guard.Leads(target)...) {
+	leads := slices.Concat(t.opts.Guard.Leads(source), t.opts.Guard.Leads(target), t.opts.Mask.Leads(source))
+	for _, rest := range leads {
 		if t.holds(from.fd, old, rest[0]) {
 			return t.refuse("move of a protected path's folder refused", from.export, source)
 		}

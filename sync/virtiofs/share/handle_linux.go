@@ -108,11 +108,19 @@ func (t *Tree) open(n *node, flags uint32, out *fuse.OpenOut) fuse.Status {
 			return s
 		}
 	}
-	fd, err := t.reopen(n, int(flags&openFlags))
+	fd, err := t.openRight(n, int(flags&openFlags))
 	if err != nil {
 		return status(err)
 	}
 	return t.opened(fd, out)
+}
+
+// openRight opens the file, or what is left of a masked one.
+func (t *Tree) openRight(n *node, flags int) (int, error) {
+	if n.masked.Load() {
+		return t.openMasked(n)
+	}
+	return t.reopen(n, flags)
 }
 
 func (t *Tree) opened(fd int, out *fuse.OpenOut) fuse.Status {
@@ -202,7 +210,7 @@ func (t *Tree) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut
 		unix.Close(fd)
 		return status(err)
 	}
-	if s := t.know(dir.export, path, &out.EntryOut); s != fuse.OK {
+	if s := t.know(dir.export, path, dir.masked.Load(), &out.EntryOut); s != fuse.OK {
 		unix.Close(fd)
 		return s
 	}

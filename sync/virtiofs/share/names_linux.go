@@ -73,11 +73,11 @@ func (t *Tree) enter(dir *node, name string, out *fuse.EntryOut) fuse.Status {
 	if err != nil {
 		return status(err)
 	}
-	return t.know(dir.export, fd, out)
+	return t.know(dir.export, fd, t.masks(dir, name), out)
 }
 
 // know takes an O_PATH descriptor over into the table, or the one that is there already.
-func (t *Tree) know(e *export, fd int, out *fuse.EntryOut) fuse.Status {
+func (t *Tree) know(e *export, fd int, masked bool, out *fuse.EntryOut) fuse.Status {
 	st, err := stat(fd)
 	if err != nil {
 		unix.Close(fd)
@@ -98,6 +98,9 @@ func (t *Tree) know(e *export, fd int, out *fuse.EntryOut) fuse.Status {
 		fd = -1
 	}
 	n.lookups++
+	if masked {
+		n.masked.Store(true)
+	}
 	t.mu.Unlock()
 	if fd >= 0 {
 		unix.Close(fd)
@@ -110,7 +113,7 @@ func (t *Tree) describe(n *node, st *unix.Stat_t, out *fuse.EntryOut) {
 	out.NodeId, out.Generation = n.id, 1
 	out.SetEntryTimeout(validity)
 	out.SetAttrTimeout(validity)
-	t.attr(st, &out.Attr)
+	t.attr(n, st, &out.Attr)
 }
 
 // Forget implements fuse.RawFileSystem.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -36,6 +37,7 @@ type Options struct {
 	HostUID            uint32 // whose files become the guest user's
 	MaxOpen            int    // descriptors that the guest's inodes and open files may hold together
 	Guard              *guard.Matcher
+	Mask               *guard.Mask
 	Log                *slog.Logger
 }
 
@@ -75,6 +77,9 @@ type node struct {
 	export  *export
 	lookups uint64 // guarded by Tree.mu
 	holders int    // guarded by Tree.mu
+
+	masked    atomic.Bool // the guest sees no content of it
+	rendering atomic.Pointer[rendering]
 }
 
 type export struct {

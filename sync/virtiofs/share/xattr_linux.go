@@ -17,7 +17,7 @@ const (
 // xattrNode finds a node that may have attributes of its user: a file or a folder.
 func (t *Tree) xattrNode(id uint64) (*node, fuse.Status) {
 	n := t.node(id)
-	if n == nil || !n.is(unix.S_IFREG) && !n.is(unix.S_IFDIR) {
+	if n == nil || !n.is(unix.S_IFREG) && !n.is(unix.S_IFDIR) || n.masked.Load() {
 		t.release(n)
 		return nil, fuse.ENODATA
 	}

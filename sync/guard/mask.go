@@ -1,0 +1,115 @@
+package guard
+
+import (
+	"bytes"
+	"fmt"
+	"path"
+	"strings"
+)
+
+// BuiltinMask is masked in every workspace: where people keep secrets beside their code. A
+// pattern with "!" takes back what one before it masked: samples that hold none.
+func BuiltinMask() []string {
+	return []string{
+		".env", ".env.*", "!.env.example", "!.env.*.example", "!.env.sample", "!.env.template", "!.env.dist", "!.env.schema",
+		"id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_ecdsa_sk", "id_ed25519_sk",
+		".netrc", ".pgpass", ".pypirc", ".git-credentials", ".aws", ".gnupg", ".kube", ".docker/config.json",
+		"credentials.json", "service-account*.json", "client_secret*.json", "*.kdbx", "*.keystore", "*.jks", "*.p12", "*.pfx",
+	}
+}
+
+// Mask says which files' content a guest never sees. It is immutable. The last pattern that matches decides.
+type Mask struct{ patterns []maskPattern }
+
+type maskPattern struct {
+	pattern
+	clear bool // begins with "!"
+}
+
+// NewMask compiles the built-in patterns and own ones, of the form that [New] takes, "!" before one
+// takes back. Files in node_modules are other people's, and not masked by the built-in patterns.
+func NewMask(own []string) (*Mask, error) {
+	m := &Mask{}
+	for i, p := range append(BuiltinMask(), own...) {
+		text, clear := strings.CutPrefix(p, "!")
+		compiled, err := compile(text)
+		if err != nil {
+			return nil, fmt.Errorf("mask: %w", err)
+		}
+		compiled.shallow = i < len(BuiltinMask())
+		m.patterns = append(m.patterns, maskPattern{compiled, clear})
+	}
+	return m, nil
+}
+
+// Masked tells whether a path (components below the workspace's root) is masked: it or a folder
+// above it is what the last matching pattern names.
+func (m *Mask) Masked(parts []string) bool {
+	folded := foldAll(parts)
+	masked := false
+	for _, p := range m.patterns {
+		if masked == p.clear && p.covers(folded) {
+			masked = !p.clear
+		}
+	}
+	return masked
+}
+
+// Leads is [Matcher.Leads] for what is masked.
+func (m *Mask) Leads(parts []string) (rests [][]string) {
+	for _, p := range m.patterns {
+		if !p.clear {
+			rests = append(rests, p.leads(foldAll(parts))...)
+		}
+	}
+	return rests
+}
+
+// Ends tells whether a name could be the end of a masked path: a quick answer before [Mask.Masked].
+func (m *Mask) Ends(name string) bool {
+	folded := fold(name)
+	for _, p := range m.patterns {
+		if ok, err := path.Match(p.parts[len(p.parts)-1], folded); ok || err != nil || p.parts[len(p.parts)-1] == anyDepth {
+			return true
+		}
+	}
+	return false
+}
+
+const (
+	// MaxRender is the size, in bytes, up to which [Render] keeps names; what is larger is empty.
+	MaxRender = 1 << 20
+	// Hidden stands for each value.
+	Hidden = "masked-by-sbx"
+)
+
+// Render gives what a guest sees of a masked file: of a list of variables (.env) the names, with
+// [Hidden] for each value; of all else nothing. The result holds no byte of a value.
+func Render(name string, content []byte) []byte {
+	if folded := fold(name); folded != ".env" && !strings.HasPrefix(folded, ".env.") || len(content) > MaxRender {
+		return nil
+	}
+	var out bytes.Buffer
+	for line := range bytes.Lines(content) {
+		key, _, ok := bytes.Cut(line, []byte{'='})
+		if ok && variable(bytes.TrimSpace(key)) {
+			fmt.Fprintf(&out, "%s=%s\n", bytes.TrimSpace(key), Hidden)
+		}
+	}
+	return out.Bytes()
+}
+
+// variable: a name as a shell takes it, with or without export. Anything else might be the rest of a
+// value of several lines, so that only short plain words pass.
+func variable(key []byte) bool {
+	key = bytes.TrimPrefix(key, []byte("export "))
+	if len(key) == 0 || len(key) > 64 || key[0] >= '0' && key[0] <= '9' {
+		return false
+	}
+	for _, c := range key {
+		if c != '_' && (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}
