@@ -125,8 +125,8 @@ func (f *frontend) setUp() {
 	f.t.Helper()
 	offered := binary.NativeEndian.Uint64(f.send(1, nil))
 	f.send(15, nil)
-	f.must(16, pack(1<<0|1<<3))
-	f.must(2, pack(offered&^(1<<29))) // without event_idx: every answer interrupts
+	f.must(16, pack(1<<0|1<<3|1<<19))
+	f.must(2, pack(offered&^(1<<29|1<<26))) // without event_idx: every answer interrupts; logging is refused
 	f.startRing()
 }
 

@@ -62,13 +62,13 @@ func FuzzHandle(f *testing.F) {
 		}
 		defer tree.Close()
 		h := newHandler(tree)
-		plain := func(b []byte) { h.handle([][]byte{b}, [][]byte{make([]byte, 5000)}) }
+		plain := func(b []byte) { h.Handle([][]byte{b}, [][]byte{make([]byte, 5000)}) }
 		plain(request(26, 0, words(7, 38, 1<<20, ^uint32(0), 0), make([]byte, 44)))
 		plain(request(1, work, name("f")))
 		plain(request(14, file, words(unix.O_RDWR, 0)))
 		out := make([]byte, room)
 		cut, outCut := min(int(split), len(sent)), min(outSplit, room)
-		if n := h.handle([][]byte{sent[:cut], sent[cut:]}, [][]byte{out[:outCut], out[outCut:]}); n > int(room) {
+		if n := h.Handle([][]byte{sent[:cut], sent[cut:]}, [][]byte{out[:outCut], out[outCut:]}); n > int(room) {
 			t.Errorf("%d bytes written in room for %d", n, room)
 		}
 		if b, err := os.ReadFile(canary); err != nil || string(b) != "alive" {

@@ -1,14 +1,17 @@
 package virtiofs
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log"
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -29,7 +32,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config, logger *slog.Log
 	}
 	defer tree.Close()
 	h := newHandler(tree)
-	if err := vhostuser.Serve(ctx, conn, h.handle, logger); err != nil {
+	if err := vhostuser.Serve(ctx, conn, h, logger); err != nil {
 		return fmt.Errorf("file server: %w", err)
 	}
 	return nil
@@ -104,6 +107,7 @@ type handler struct {
 	// gate: INIT and DESTROY begin the file system anew and stand alone; all else shares.
 	gate   sync.RWMutex
 	server *fuse.ProtocolServer
+	init   []byte // the guest's last INIT, which says what both sides agreed on
 }
 
 func newHandler(tree *share.Tree) *handler {
@@ -119,8 +123,8 @@ func newHandler(tree *share.Tree) *handler {
 	return &handler{tree: tree, server: fuse.NewProtocolServer(tree, options)}
 }
 
-// handle implements [vhostuser.Handler].
-func (h *handler) handle(in, out [][]byte) int {
+// Handle implements [vhostuser.Device].
+func (h *handler) Handle(in, out [][]byte) int {
 	request, ok := private(in)
 	if !ok {
 		return 0
@@ -130,6 +134,10 @@ func (h *handler) handle(in, out [][]byte) int {
 		h.gate.Lock()
 		defer h.gate.Unlock()
 		h.tree.Reset()
+		h.init = nil
+		if opcode == opInit {
+			h.init = slices.Clone(request[0])
+		}
 	} else {
 		h.gate.RLock()
 		defer h.gate.RUnlock()
@@ -139,6 +147,48 @@ func (h *handler) handle(in, out [][]byte) int {
 		return refuse(request[0], out)
 	}
 	return n
+}
+
+// deviceState is what goes through QEMU's pipe before the tree's: what the guest's INIT was.
+type deviceState struct {
+	Version int    `json:"version"`
+	Init    []byte `json:"init,omitempty"`
+}
+
+// Save implements [vhostuser.Device].
+func (h *handler) Save(w io.Writer) error {
+	h.gate.Lock()
+	defer h.gate.Unlock()
+	if err := json.NewEncoder(w).Encode(deviceState{Version: 1, Init: h.init}); err != nil {
+		return fmt.Errorf("save the device's state: %w", err)
+	}
+	return h.tree.Save(w)
+}
+
+// Load implements [vhostuser.Device]: it lets the protocol's side see the guest's INIT again.
+func (h *handler) Load(r io.Reader) error {
+	h.gate.Lock()
+	defer h.gate.Unlock()
+	head := bufio.NewReader(r)
+	line, err := head.ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("load the device's state: %w", err)
+	}
+	var s deviceState
+	if err := json.Unmarshal(line, &s); err != nil {
+		return fmt.Errorf("load the device's state: %w", err)
+	}
+	if s.Version != 1 || len(s.Init) > maxPlain {
+		return fmt.Errorf("load the device's state: version %d with an INIT of %d bytes", s.Version, len(s.Init))
+	}
+	h.tree.Reset()
+	if h.init = s.Init; len(s.Init) >= inHeaderSize {
+		answer := [][]byte{make([]byte, 4096)}
+		if _, status := h.server.HandleRequest([][]byte{slices.Clone(s.Init)}, answer); !status.Ok() {
+			return fmt.Errorf("load the device's state: INIT: %v", status)
+		}
+	}
+	return h.tree.Load(head)
 }
 
 // private copies what is decided upon out of the guest's memory, where the guest could

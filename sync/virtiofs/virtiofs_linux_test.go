@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 // world is a workspace, a read-only folder, and a file beside them that must stay as it is.
 type world struct {
 	*frontend
+	cfg         Config
 	dir, canary string
 	work, ro    uint64
 }
@@ -42,10 +43,11 @@ func newWorld(t *testing.T) *world {
 	}
 	w.write(t, w.canary, "alive")
 	w.write(t, filepath.Join(top, "ro", "f"), "fixed")
-	w.frontend = start(t, Config{
+	w.cfg = Config{
 		Exports:  []Export{{Name: "work", Path: w.dir}, {Name: "ro", Path: filepath.Join(top, "ro"), ReadOnly: true}},
 		GuestUID: 1000, GuestGID: 1001, Protect: []string{"/deploy/**"}, Mask: []string{"/hidden"},
-	})
+	}
+	w.frontend = start(t, w.cfg)
 	w.init()
 	var err error
 	w.work, err = w.lookup(1, "work")

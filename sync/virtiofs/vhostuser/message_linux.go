@@ -29,6 +29,8 @@ const (
 	reqGetQueueNum         = 17
 	reqSetVringEnable      = 18
 	reqResetDevice         = 34
+	reqSetDeviceState      = 42
+	reqCheckDeviceState    = 43
 )
 
 const (

@@ -3,6 +3,7 @@ package vhostuser
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -10,6 +11,14 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// Device is what is served. Save and Load move what the guest relies on through a restart of the machine:
+// they are called while no ring runs, Load before any request.
+type Device interface {
+	Handle(in, out [][]byte) int // see [Handler]
+	Save(w io.Writer) error
+	Load(r io.Reader) error
+}
 
 // Handler serves one request. in is what the guest sent, out where the answer goes; both
 // may lie in the guest's memory, which the guest can change at any time. It returns the

@@ -17,12 +17,17 @@ const (
 	featureEventIdx = 1 << 29 // VIRTIO_RING_F_EVENT_IDX
 	featureProtocol = 1 << 30 // VHOST_USER_F_PROTOCOL_FEATURES
 	featureVersion1 = 1 << 32
-	features        = featureIndirect | featureEventIdx | featureProtocol | featureVersion1
+	// featureLog is offered because QEMU saves no machine without it, and refused when it is turned on: a
+	// machine is stopped before it is saved, and then there is nothing to log.
+	featureLog = 1 << 26 // VHOST_F_LOG_ALL
+	features   = featureIndirect | featureEventIdx | featureProtocol | featureVersion1
 
-	protocolMQ       = 1 << 0
-	protocolReplyAck = 1 << 3
-	protocolReset    = 1 << 13
-	protocolFeatures = protocolMQ | protocolReplyAck | protocolReset
+	protocolMQ          = 1 << 0
+	protocolLogShmFD    = 1 << 1 // as featureLog
+	protocolReplyAck    = 1 << 3
+	protocolReset       = 1 << 13
+	protocolDeviceState = 1 << 19
+	protocolFeatures    = protocolMQ | protocolLogShmFD | protocolReplyAck | protocolReset | protocolDeviceState
 
 	// maxQueues: the high-priority queue and as many request queues as vCPUs can use.
 	maxQueues = 17
@@ -34,6 +39,8 @@ type session struct {
 	log      *slog.Logger
 	mem      *memory
 	queues   [maxQueues]*queue
+	device   Device
+	moving   *transfer // nil when no state is on its way
 	features uint64
 	protocol uint64
 }
@@ -41,10 +48,10 @@ type session struct {
 // Serve answers QEMU until it closes the connection (nil), ctx ends (its cause) or
 // QEMU breaks the protocol. It takes conn over, and returns when no request is in
 // flight any more, or after [Drain].
-func Serve(ctx context.Context, conn *net.UnixConn, handle Handler, log *slog.Logger) error {
-	s := &session{conn: conn, log: log}
+func Serve(ctx context.Context, conn *net.UnixConn, device Device, log *slog.Logger) error {
+	s := &session{conn: conn, log: log, device: device}
 	for i := range s.queues {
-		s.queues[i] = &queue{handle: handle, log: log.With("queue", i)}
+		s.queues[i] = &queue{handle: device.Handle, log: log.With("queue", i)}
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer s.close()
@@ -69,6 +76,9 @@ func ending(ctx context.Context, err error) error {
 
 func (s *session) close() {
 	s.conn.Close()
+	if s.moving != nil {
+		<-s.moving.done
+	}
 	for _, q := range s.queues {
 		q.close()
 	}
@@ -103,7 +113,7 @@ func u64(v uint64) []byte { return binary.NativeEndian.AppendUint64(nil, v) }
 func (s *session) dispatch(m *message) (reply []byte, err error) {
 	switch m.request {
 	case reqGetFeatures:
-		return u64(features), nil
+		return u64(features | featureLog), nil
 	case reqGetProtocolFeatures:
 		return u64(protocolFeatures), nil
 	case reqGetQueueNum:
@@ -121,6 +131,10 @@ func (s *session) dispatch(m *message) (reply []byte, err error) {
 		return nil, nil
 	case reqSetMemTable:
 		return nil, s.setMemTable(m)
+	case reqSetDeviceState:
+		return s.beginTransfer(m)
+	case reqCheckDeviceState:
+		return s.checkTransfer(), nil
 	}
 	return s.dispatchRing(m)
 }

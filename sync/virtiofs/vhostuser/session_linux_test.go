@@ -3,6 +3,7 @@ package vhostuser
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -13,6 +14,19 @@ import (
 
 	"go.uber.org/goleak"
 )
+
+// idle is a device that does nothing.
+type idle struct{}
+
+func (idle) Handle(_, _ [][]byte) int { return 0 }
+func (idle) Save(w io.Writer) error   { _, err := w.Write([]byte("idle")); return err }
+func (idle) Load(r io.Reader) error {
+	b, err := io.ReadAll(r)
+	if err == nil && string(b) != "idle" {
+		err = fmt.Errorf("state is %q", b)
+	}
+	return err
+}
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -52,7 +66,7 @@ func talk(t testing.TB, sent []byte) ([]byte, error) {
 	}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Serve(context.Background(), ours, func(_, _ [][]byte) int { return 0 }, slog.New(slog.DiscardHandler))
+		ended <- Serve(context.Background(), ours, idle{}, slog.New(slog.DiscardHandler))
 	}()
 	go func() {
 		_, _ = theirs.Write(sent) // the session may end before it has read all
@@ -121,7 +135,7 @@ func TestContextEndsTheSession(t *testing.T) {
 	defer theirs.Close()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(io.ErrNoProgress)
-	err := Serve(ctx, ours, func(_, _ [][]byte) int { return 0 }, slog.New(slog.DiscardHandler))
+	err := Serve(ctx, ours, idle{}, slog.New(slog.DiscardHandler))
 	if err != io.ErrNoProgress { //nolint:errorlint // the cause itself is promised
 		t.Errorf("ended with %v", err)
 	}
