@@ -9,7 +9,7 @@ AGENTS     := machine/guest/agent/sbx-guest-amd64 machine/guest/agent/sbx-guest-
 GUEST_SRC  := $(shell find cmd/sbx-guest machine/guest -name '*.go' -not -name '*_test.go') go.mod
 HOST_SRC   := $(shell find . -path ./bin -prune -o -name '*.go' -not -name '*_test.go' -print) $(shell find . -name '*.yaml' -not -path './bin/*') go.mod
 
-.PHONY: build setup quickstart test unit egress-report fuzz cross vm lint fmt bench install clean
+.PHONY: build setup quickstart test unit egress-report fuzz cross vm lint fmt bench bench-network install clean
 
 build: bin/sbx
 
@@ -62,9 +62,18 @@ lint: $(LINT)
 	go mod tidy -diff
 	$(LINT) run
 
-bench: build
+bench: build bin/gvproxy
 	.ci/setup bench
 	go run ./e2e/bench -sbx bin/sbx -o bin/bench.json
+
+# The network alone against its peers: two minutes, no machine.
+bench-network: bin/gvproxy
+	.ci/setup bench
+	go run ./e2e/bench -only network -o bin/bench-network.json
+
+# gvisor-tap-vsock as it ships, with the gVisor it was released with.
+bin/gvproxy:
+	GOFLAGS= GOBIN=$(CURDIR)/bin go install github.com/containers/gvisor-tap-vsock/cmd/gvproxy@v0.8.9
 
 install: build
 	install -D -m 0755 bin/sbx $(DESTDIR)$(PREFIX)/bin/sbx

@@ -7,6 +7,9 @@
 // systemd, q35, SeaBIOS, an initrd made by initramfs-tools, sshd; started by the
 // same QEMU with the same kernel package and as many processors. It is built here,
 // from packages, because a ready image would have to be downloaded.
+//
+// The peers of the network are gvisor-tap-vsock, passt and slirp4netns, in namespaces and
+// without a machine: nets_linux.go.
 package main
 
 import (
@@ -23,7 +26,10 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:])
+	err, isPart := part(ctx, os.Args[1:])
+	if !isPart {
+		err = run(ctx, os.Args[1:])
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -32,10 +38,13 @@ func main() {
 }
 
 type options struct {
-	sbx     string // path of the sbx binary
-	out     string // where the JSON goes
-	cache   string // the peer's disk is kept here between runs
-	samples int    // starts per side; exec takes ten times as many
+	sbx        string // path of the sbx binary
+	out        string // where the JSON goes
+	cache      string // the peer's disk is kept here between runs
+	samples    int    // starts per side; exec takes ten times as many
+	gvproxy    string // the program of gvisor-tap-vsock
+	netSamples int    // rounds of the network
+	only       string // one suite, or all
 }
 
 func parse(args []string) (options, error) {
@@ -45,6 +54,9 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.out, "o", "bin/bench.json", "where to write the figures")
 	flags.IntVar(&o.samples, "samples", 5, "cold starts per side")
 	flags.StringVar(&o.cache, "cache", "", "folder of the peer's disk (default: the user's cache folder)")
+	flags.StringVar(&o.gvproxy, "gvproxy", "bin/gvproxy", "gvisor-tap-vsock's program")
+	flags.IntVar(&o.netSamples, "net-samples", 3, "rounds of the network")
+	flags.StringVar(&o.only, "only", "", "one of limits, network, starts, execs (default: all)")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -72,8 +84,14 @@ func run(ctx context.Context, args []string) error {
 	defer os.RemoveAll(dir)
 
 	var rows []row
-	for _, suite := range []func(context.Context, options, string) ([]row, error){limits, starts, execs} {
-		more, suiteErr := suite(ctx, o, dir)
+	for _, suite := range []struct {
+		name string
+		run  func(context.Context, options, string) ([]row, error)
+	}{{"limits", limits}, {"network", networks}, {"starts", starts}, {"execs", execs}} {
+		if o.only != "" && o.only != suite.name {
+			continue
+		}
+		more, suiteErr := suite.run(ctx, o, dir)
 		rows = append(rows, more...)
 		// What was measured before a fault is still worth writing down.
 		if err = errors.Join(err, suiteErr); ctx.Err() != nil {

@@ -1,0 +1,14 @@
+//go:build !linux
+
+package main
+
+import (
+	"context"
+	"errors"
+)
+
+func networks(context.Context, options, string) ([]row, error) {
+	return nil, errors.New("network: the peers run on Linux alone")
+}
+
+func part(context.Context, []string) (error, bool) { return nil, false }
