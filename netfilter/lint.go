@@ -2,6 +2,7 @@ package netfilter
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -23,6 +24,24 @@ func (p *Policy) lint() []Warning {
 			out = append(out, Warning{c.rule, fmt.Sprintf("covers %s, where anybody can have an account: data can leave through it", host)})
 		}
 	}
+	return append(out, p.lintSecrets()...)
+}
+
+// lintSecrets warns of places that a secret can never be put into.
+func (p *Policy) lintSecrets() []Warning {
+	var out []Warning
+	for _, c := range p.secrets {
+		for i, host := range c.hosts {
+			rule := Rule{Action: Allow, Pattern: c.secret.Hosts[i], Origin: c.secret.Origin}
+			v := p.Decide(Request{Name: host.typical(), Port: 443})
+			switch {
+			case !v.Allow:
+				out = append(out, Warning{rule, fmt.Sprintf("no rule allows this host of the secret %s", c.secret.Name)})
+			case v.Raw:
+				out = append(out, Warning{rule, fmt.Sprintf("the rule %q passes bytes unread, so that the secret %s is not put in", v.Rule.Pattern, c.secret.Name)})
+			}
+		}
+	}
 	return out
 }
 
@@ -30,13 +49,18 @@ func (p *Policy) lint() []Warning {
 // decides nowhere. It asks about a name that is typical for the pattern, one that
 // no narrower pattern was written for, at every port where the answer can change.
 func (p *Policy) shadowedBy(c compiled) (Rule, bool) {
+	if c.scope.narrow() || c.pat.kind == kindRange {
+		return Rule{}, false // which requests and addresses there are is not known
+	}
 	matching := p.matching(c.pat.typical())
+	// Requests that no narrow rule was written for are what rules for all of them decide.
+	matching = slices.DeleteFunc(matching, func(o compiled) bool { return o.scope.narrow() })
 	var by *Rule
 	for _, port := range breakpoints(matching) {
 		if _, ok := find(c.ports, port); !ok {
 			continue
 		}
-		v := p.decidePort(matching, port)
+		v := p.decidePort(matching, Request{Port: port})
 		if sameRule(*v.Rule, c.rule) {
 			return Rule{}, false
 		}

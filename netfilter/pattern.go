@@ -12,8 +12,7 @@ import (
 // maxPattern bounds the text of a rule: a longest name, a star and its ports.
 const maxPattern = 512
 
-// errInterception refuses what only a gateway that reads requests can hold to.
-var errInterception = errors.New("needs interception, not available in this version")
+var errLocal = errors.New("is local, no rule reaches it")
 
 // kind of a pattern, in the order of specificity over the same base.
 type kind int
@@ -23,13 +22,15 @@ const (
 	kindBelow             // **.x  x and every name below it
 	kindChild             // *.x   exactly one label before x
 	kindExact             // x
+	kindRange             // 192.0.2.0/24, for literal addresses; of no name
 )
 
 // pattern is a parsed Rule.Pattern. base is canonical, empty for kindAny.
 type pattern struct {
-	kind  kind
-	base  string
-	ports []portRange // nil when the text names none
+	kind   kind
+	base   string
+	prefix netip.Prefix // of kindRange alone
+	ports  []portRange  // nil when the text names none
 }
 
 // parsePattern reads "api.example.com", "*.example.org:443,8443",
@@ -38,6 +39,9 @@ type pattern struct {
 func parsePattern(text string) (pattern, error) {
 	if len(text) > maxPattern {
 		return pattern{}, fmt.Errorf("pattern of %d bytes, more than %d", len(text), maxPattern)
+	}
+	if p, ok, err := parseRangePattern(text); ok || err != nil {
+		return p, err
 	}
 	if err := refuseForeign(text); err != nil {
 		return pattern{}, err
@@ -65,9 +69,36 @@ func refuseForeign(text string) error {
 		return errors.New("is a URL: write the host name alone, such as api.example.com:443")
 	}
 	if isAddress(text) {
-		return errors.New("is an address: rules take names, addresses and ranges of them are not available in this version")
+		return errors.New("is an address: rules take names, and ranges of IPv4 addresses such as 140.82.112.0/20:22/tcp")
 	}
 	return nil
+}
+
+// parseRangePattern reads "140.82.112.0/20:22/tcp" and "140.82.112.3:22/tcp": IPv4 in full, because the
+// guest has nothing else.
+func parseRangePattern(text string) (p pattern, ok bool, err error) {
+	host, ports, hasPorts := strings.Cut(text, ":")
+	prefix, err := netip.ParsePrefix(host)
+	if err != nil {
+		addr, err := netip.ParseAddr(host)
+		if err != nil {
+			return p, false, nil
+		}
+		prefix = netip.PrefixFrom(addr, addr.BitLen())
+	}
+	switch {
+	case !prefix.Addr().Is4():
+		return p, false, errors.New("is an IPv6 address, and guests have IPv4 alone")
+	case prefix.Masked() != prefix:
+		return p, false, fmt.Errorf("range %q: write %s", host, prefix.Masked())
+	}
+	p = pattern{kind: kindRange, prefix: prefix}
+	if hasPorts {
+		p.ports, err = parsePorts(ports)
+	} else {
+		err = nil
+	}
+	return p, err == nil, err
 }
 
 // isAddress finds 1.2.3.4, 1.2.3.4:443, 10.0.0.0/8, ::1, [::1]:443, 127.1, 0x7f000001.
@@ -101,7 +132,7 @@ func parseHost(host string) (pattern, error) {
 		return pattern{}, err
 	}
 	if k == kindExact && localName(name) || k != kindExact && name != "" && localZone(name) {
-		return pattern{}, fmt.Errorf("name %q: is local, no rule reaches it", name)
+		return pattern{}, fmt.Errorf("name %q: %w", name, errLocal)
 	}
 	return pattern{kind: k, base: name}, nil
 }
@@ -155,6 +186,8 @@ func (p pattern) matches(name string) bool {
 	switch p.kind {
 	case kindAny:
 		return true
+	case kindRange:
+		return false
 	case kindExact:
 		return name == p.base
 	case kindChild:
@@ -168,8 +201,11 @@ func (p pattern) matches(name string) bool {
 // specificity orders the patterns that match one name: the longer base first,
 // over the same base the narrower kind.
 func (p pattern) specificity() int {
-	if p.kind == kindAny {
+	switch p.kind {
+	case kindAny:
 		return 0
+	case kindRange:
+		return p.prefix.Bits()
 	}
 	return (strings.Count(p.base, ".")+1)*8 + int(p.kind)
 }

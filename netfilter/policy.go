@@ -2,10 +2,14 @@ package netfilter
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // maxRules bounds a policy, presets included. A name is decided by looking at
@@ -16,6 +20,10 @@ const maxRules = 1024
 // a changed Spec is compiled anew and the Policy swapped whole.
 type Policy struct {
 	allowAll bool
+	asks     bool
+	hash     string
+	secrets  []compiledSecret
+	ranges   []compiled             // those for literal addresses, in the order of before
 	rules    []compiled             // in the order of before, so that the order of writing decides nothing
 	index    map[ruleKey][]compiled // by kind and base: what matches a name is found by its suffixes
 }
@@ -26,9 +34,16 @@ type ruleKey struct {
 }
 
 type compiled struct {
-	rule  Rule
-	pat   pattern
-	ports []portRange
+	rule   Rule
+	pat    pattern
+	ports  []portRange
+	scope  scope
+	target Target // of a HostRule
+}
+
+type compiledSecret struct {
+	secret Secret
+	hosts  []pattern
 }
 
 // RuleError is what is wrong with one rule; its Origin says where it stands.
@@ -69,9 +84,10 @@ func Compile(spec Spec) (*Policy, []Warning, error) {
 	default:
 		errs = append(errs, fmt.Errorf("network default %q: must be deny or allow", spec.Default))
 	}
-	if spec.Ask != 0 {
-		errs = append(errs, errors.New("network ask: is not available in this version"))
+	if spec.Ask < 0 || spec.Ask > MaxAsk {
+		errs = append(errs, fmt.Errorf("network ask %s: must be up to %s", spec.Ask, MaxAsk))
 	}
+	p.asks = spec.Ask > 0
 	rules, err := spec.expand()
 	if err != nil {
 		errs = append(errs, err)
@@ -87,11 +103,110 @@ func Compile(spec Spec) (*Policy, []Warning, error) {
 		}
 		p.rules = append(p.rules, c)
 	}
+	errs = append(errs, p.compileRest(spec)...)
 	if len(errs) > 0 {
 		return nil, nil, errors.Join(errs...)
 	}
 	p.build()
+	p.hash = hashOf(spec, rules)
 	return p, p.lint(), nil
+}
+
+// MaxAsk is the longest that a connection may wait for an answer: clients give up before.
+const MaxAsk = 10 * time.Minute
+
+// compileRest adds what is not an allow or deny list: the user's hosts, and the places of secrets.
+func (p *Policy) compileRest(spec Spec) (errs []error) {
+	if len(spec.Hosts) > maxRules || len(spec.Secrets) > maxSecrets {
+		return []error{fmt.Errorf("network: %d hosts and %d secrets, more than %d and %d", len(spec.Hosts), len(spec.Secrets), maxRules, maxSecrets)}
+	}
+	for _, h := range spec.Hosts {
+		c, err := compileHost(h)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		p.rules = append(p.rules, c)
+	}
+	for _, s := range spec.Secrets {
+		c, err := compileSecret(s)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("secret %q: %w", s.Name, err))
+			continue
+		}
+		p.secrets = append(p.secrets, c)
+	}
+	return errs
+}
+
+const (
+	maxSecrets     = 64
+	maxSecretHosts = 32
+)
+
+func compileSecret(s Secret) (compiledSecret, error) {
+	c := compiledSecret{secret: s}
+	if len(s.Hosts) == 0 || len(s.Hosts) > maxSecretHosts {
+		return c, fmt.Errorf("must have 1 to %d hosts", maxSecretHosts)
+	}
+	if s.Header != "" && !isToken(s.Header) {
+		return c, fmt.Errorf("header %q: is no name of a header", cutText(s.Header))
+	}
+	for _, host := range s.Hosts {
+		pat, err := parsePattern(host)
+		if err == nil && (pat.ports != nil || pat.kind == kindRange) {
+			err = errors.New("must be a name without port, 443 is meant")
+		}
+		if err == nil {
+			err = checkWidth(pat, false)
+		}
+		if err != nil {
+			return c, fmt.Errorf("host %q: %w", cutText(host), err)
+		}
+		c.hosts = append(c.hosts, pat)
+	}
+	return c, nil
+}
+
+// covers tells whether the secret may be put into requests to a name.
+func (c compiledSecret) covers(name string) bool {
+	return slices.ContainsFunc(c.hosts, func(p pattern) bool { return p.matches(name) })
+}
+
+// SecretsFor gives the secrets that may be put into requests to a canonical name.
+func (p *Policy) SecretsFor(name string) []Secret {
+	var out []Secret
+	for _, c := range p.secrets {
+		if c.covers(name) {
+			out = append(out, c.secret)
+		}
+	}
+	return out
+}
+
+// Hash identifies what is in force, 12 hexadecimal digits, whatever the order of writing.
+func (p *Policy) Hash() string { return p.hash }
+
+func hashOf(spec Spec, rules []Rule) string {
+	var lines []string
+	for _, part := range slices.Concat(anys(rules), anys(spec.Hosts), anys(spec.Secrets)) {
+		text, err := json.Marshal(part)
+		if err != nil {
+			text = fmt.Append(nil, part) // strings and numbers marshal
+		}
+		lines = append(lines, string(text))
+	}
+	slices.Sort(lines)
+	sum := sha256.Sum256([]byte(strings.Join(append(lines, spec.Default, spec.Ask.String(), spec.Proxy), "\n")))
+	return hex.EncodeToString(sum[:6])
+}
+
+func anys[T any](list []T) []any {
+	out := make([]any, len(list))
+	for i, v := range list {
+		out[i] = v
+	}
+	return out
 }
 
 // expand gives the rules of the presets and the Spec's own.
@@ -120,11 +235,12 @@ func compileRule(r Rule, allowAll bool) (compiled, error) {
 	if r.Action != Allow && r.Action != Deny {
 		return compiled{}, fmt.Errorf("action %q: must be allow or deny", r.Action)
 	}
-	if len(r.Methods) > 0 {
-		return compiled{}, fmt.Errorf("methods: %w", errInterception)
+	if r.MaxUpload < 0 || r.MaxUpload > 0 && r.Action == Deny {
+		return compiled{}, errors.New("max_upload: must be a size, of an allow rule")
 	}
-	if len(r.Paths) > 0 {
-		return compiled{}, fmt.Errorf("paths: %w", errInterception)
+	scope, err := compileScope(r)
+	if err != nil {
+		return compiled{}, err
 	}
 	pat, err := parsePattern(r.Pattern)
 	if err != nil {
@@ -135,19 +251,36 @@ func compileRule(r Rule, allowAll bool) (compiled, error) {
 			return compiled{}, err
 		}
 	}
-	c := compiled{rule: r, pat: pat, ports: pat.ports}
+	c := compiled{rule: r, pat: pat, ports: pat.ports, scope: scope}
 	if c.ports == nil {
 		c.ports = allPorts()
 		if r.Action == Allow {
 			c.ports = webPorts()
 		}
 	}
-	return c, nil
+	return c, c.checkRaw()
+}
+
+// checkRaw refuses what cannot be held to: requests on a port whose bytes are not looked at, and a name
+// where there is none.
+func (c compiled) checkRaw() error {
+	raw := func(r portRange) bool { return r.raw }
+	switch {
+	case c.scope.narrow() && (slices.ContainsFunc(c.ports, raw) || c.pat.kind == kindRange):
+		return errors.New("methods and paths: need a name and ports that are looked at, without /tcp")
+	case c.pat.kind == kindRange && c.rule.Action == Allow && (c.pat.ports == nil || slices.ContainsFunc(c.ports, func(r portRange) bool { return !r.raw })):
+		return errors.New("a range of addresses has no name to hold the bytes to: write each port as 22/tcp")
+	}
+	return nil
 }
 
 func (p *Policy) build() {
 	slices.SortStableFunc(p.rules, compiled.before)
 	for _, c := range p.rules {
+		if c.pat.kind == kindRange {
+			p.ranges = append(p.ranges, c)
+			continue
+		}
 		k := ruleKey{c.pat.kind, c.pat.base}
 		p.index[k] = append(p.index[k], c)
 	}
@@ -165,6 +298,7 @@ func (c compiled) users() bool {
 func (c compiled) before(o compiled) int {
 	return cmp.Or(
 		-cmp.Compare(c.pat.specificity(), o.pat.specificity()),
+		cmp.Compare(narrowRank(c.scope), narrowRank(o.scope)),
 		cmp.Compare(actionRank(c.rule.Action), actionRank(o.rule.Action)),
 		cmp.Compare(sourceRank(c.rule.Origin.Source), sourceRank(o.rule.Origin.Source)),
 		strings.Compare(c.rule.Pattern, o.rule.Pattern),
@@ -172,7 +306,18 @@ func (c compiled) before(o compiled) int {
 		strings.Compare(c.rule.Origin.File, o.rule.Origin.File),
 		cmp.Compare(c.rule.Origin.Line, o.rule.Origin.Line),
 		cmp.Compare(c.rule.Origin.Column, o.rule.Origin.Column),
+		slices.Compare(c.rule.Methods, o.rule.Methods),
+		slices.Compare(c.rule.Paths, o.rule.Paths),
+		cmp.Compare(c.rule.MaxUpload, o.rule.MaxUpload),
+		cmp.Compare(fmt.Sprint(c.target), fmt.Sprint(o.target)),
 	)
+}
+
+func narrowRank(s scope) int {
+	if s.narrow() {
+		return 0
+	}
+	return 1
 }
 
 func actionRank(a Action) int {

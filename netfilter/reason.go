@@ -7,6 +7,8 @@ const (
 	ReasonDefaultAllow = "default"       // no rule matched and the default is allow
 	ReasonDenied       = "deny_rule"     // a deny rule decided
 	ReasonNoRule       = "no_rule"       // no rule allows the name on any port
+	ReasonRequest      = "request"       // the name is allowed, requests with this method or path are not
+	ReasonBadPath      = "bad_path"      // a path that servers read in different ways, where rules look at paths
 	ReasonPort         = "port"          // the name is allowed, this port of it is not
 	ReasonBadName      = "bad_name"      // not a host name in canonical form
 	ReasonLocalName    = "local_name"    // a name that means something on the local network alone

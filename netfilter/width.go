@@ -18,6 +18,9 @@ func checkWidth(p pattern, allowAll bool) error {
 		}
 		return errors.New(`"**" allows every name: write "default: allow" if that is what you want`)
 	}
+	if p.kind == kindRange {
+		return checkPublicRange(p.prefix)
+	}
 	if p.kind == kindExact {
 		return nil
 	}
@@ -43,7 +46,7 @@ func sharedHosts() []string {
 
 // sharedHost gives a multi-tenant name that the pattern covers, or "".
 func sharedHost(p pattern) string {
-	if p.kind == kindAny {
+	if p.kind == kindAny || p.kind == kindRange {
 		return ""
 	}
 	for _, host := range sharedHosts() {
