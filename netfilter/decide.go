@@ -209,7 +209,7 @@ func judgeGroup(group []compiled, q question, want func(compiled) bool) judged {
 		}
 	}
 	switch {
-	case q.method == "" && claim.found && !(best.found && best.allow):
+	case q.method == "" && claim.found && (!best.found || !best.allow):
 		return claim
 	case best.found:
 		return best

@@ -51,7 +51,7 @@ func parseHostPattern(text string) (pattern, error) {
 		return p, err
 	}
 	host, ports, hasPorts := strings.Cut(text, ":")
-	if p.kind, p.base, err = kindExact, "", nil; strings.HasPrefix(host, "*") {
+	if p.kind = kindExact; strings.HasPrefix(host, "*") {
 		return p, errors.New("a local name must be written whole")
 	}
 	if p.base, err = canonicalBase(host); err == nil && hasPorts {

@@ -78,15 +78,10 @@ func refuseForeign(text string) error {
 // guest has nothing else.
 func parseRangePattern(text string) (p pattern, ok bool, err error) {
 	host, ports, hasPorts := strings.Cut(text, ":")
-	prefix, err := netip.ParsePrefix(host)
-	if err != nil {
-		addr, err := netip.ParseAddr(host)
-		if err != nil {
-			return p, false, nil
-		}
-		prefix = netip.PrefixFrom(addr, addr.BitLen())
-	}
+	prefix, isPrefix := prefixOf(host)
 	switch {
+	case !isPrefix:
+		return p, false, nil
 	case !prefix.Addr().Is4():
 		return p, false, errors.New("is an IPv6 address, and guests have IPv4 alone")
 	case prefix.Masked() != prefix:
@@ -95,10 +90,17 @@ func parseRangePattern(text string) (p pattern, ok bool, err error) {
 	p = pattern{kind: kindRange, prefix: prefix}
 	if hasPorts {
 		p.ports, err = parsePorts(ports)
-	} else {
-		err = nil
 	}
 	return p, err == nil, err
+}
+
+// prefixOf reads a range, or an address as a range of one.
+func prefixOf(s string) (netip.Prefix, bool) {
+	if prefix, err := netip.ParsePrefix(s); err == nil {
+		return prefix, true
+	}
+	addr, err := netip.ParseAddr(s)
+	return netip.PrefixFrom(addr, addr.BitLen()), err == nil
 }
 
 // isAddress finds 1.2.3.4, 1.2.3.4:443, 10.0.0.0/8, ::1, [::1]:443, 127.1, 0x7f000001.

@@ -123,7 +123,8 @@ func TestScopeOnlyNarrows(t *testing.T) {
 		narrow := extra
 		narrow.Methods = []string{"GET"}
 		req := anyRequest(t)
-		req.Method, req.Path = rapid.SampledFrom([]string{"GET", "POST"}).Draw(t, "method"), rapid.SampledFrom([]string{"/", "/a", "//"}).Draw(t, "path")
+		req.Method = rapid.SampledFrom([]string{"GET", "POST"}).Draw(t, "method")
+		req.Path = rapid.SampledFrom([]string{"/", "/a", "//"}).Draw(t, "path")
 		wide, _, errWide := Compile(Spec{Rules: append(rules[:len(rules):len(rules)], extra)})
 		tight, _, errTight := Compile(Spec{Rules: append(rules[:len(rules):len(rules)], narrow)})
 		if errWide != nil || errTight != nil {
@@ -230,7 +231,8 @@ func TestHostRulesThatAreRefused(t *testing.T) {
 	for _, h := range []HostRule{
 		{Pattern: "a.test", To: "169.254.169.254"}, {Pattern: "a.test", To: "0.0.0.0:80"}, {Pattern: "a.test", To: "224.0.0.1"}, {Pattern: "a.test", To: ""},
 		{Pattern: "a.test", To: "localhost:80"}, {Pattern: "a.test", To: "0.0.0.0/0"}, {Pattern: "a.test", To: "169.254.0.0/16"},
-		{Pattern: "*.local", To: "127.0.0.1"}, {Pattern: "a.local", To: "10.0.0.0/8"}, {Pattern: "10.0.0.0/8", To: ""}, {Pattern: "10.0.0.0/8:22/tcp", To: "127.0.0.1"},
+		{Pattern: "*.local", To: "127.0.0.1"}, {Pattern: "a.local", To: "10.0.0.0/8"}, {Pattern: "10.0.0.0/8", To: ""},
+		{Pattern: "10.0.0.0/8:22/tcp", To: "127.0.0.1"},
 		{Pattern: "10.0.0.1/8:22/tcp"}, {Pattern: "fd00::/8"}, {Pattern: "::1"}, {Pattern: "a.test", To: "::ffff:127.0.0.1"},
 	} {
 		if _, _, err := Compile(Spec{Hosts: []HostRule{h}}); err == nil {
@@ -269,7 +271,8 @@ func TestSecretsForceReading(t *testing.T) {
 			t.Errorf("%v: warnings %v, %v", rules, warnings, err)
 		}
 	}
-	for _, bad := range []Secret{{Name: "A"}, {Name: "A", Hosts: []string{"*.com"}}, {Name: "A", Hosts: []string{"a.test:443"}}, {Name: "A", Hosts: []string{"a.test"}, Header: "a b"}} {
+	for _, bad := range []Secret{{Name: "A"}, {Name: "A", Hosts: []string{"*.com"}}, {Name: "A", Hosts: []string{"a.test:443"}},
+		{Name: "A", Hosts: []string{"a.test"}, Header: "a b"}} {
 		if _, _, err := Compile(Spec{Secrets: []Secret{bad}}); err == nil {
 			t.Errorf("%+v is taken", bad)
 		}
@@ -321,7 +324,8 @@ func FuzzRequestRule(f *testing.F) {
 		f.Add(s, "GET", "/v1/**")
 	}
 	f.Fuzz(func(t *testing.T, pattern, method, path string) {
-		p, _, err := Compile(Spec{Rules: []Rule{{Action: Allow, Pattern: pattern, Methods: []string{method}, Paths: []string{path}}, {Action: Allow, Pattern: pattern}}})
+		p, _, err := Compile(Spec{Rules: []Rule{{Action: Allow, Pattern: pattern, Methods: []string{method},
+			Paths: []string{path}}, {Action: Allow, Pattern: pattern}}})
 		if err != nil {
 			return
 		}

@@ -22,6 +22,9 @@ type flow struct {
 	started  time.Time
 	up, down atomic.Int64
 
+	intercepted atomic.Bool              // requests are read, also those over TLS
+	request     atomic.Pointer[inFlight] // that runs now, nil for none
+
 	ctx context.Context
 	end context.CancelCauseFunc
 }
@@ -92,11 +95,23 @@ func (fs *flows) revoke(p *netfilter.Policy) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for f := range fs.open {
-		v := p.Decide(netfilter.Request{Name: f.name, Port: f.port})
-		if f.verdict.Allow && (!v.Allow || f.verdict.Raw && !v.Raw) {
+		if f.verdict.Allow && f.against(p) {
 			f.end(errRevoked)
 		}
 	}
+}
+
+// inFlight is a request on its way, or what became a WebSocket.
+type inFlight struct{ method, path string }
+
+// against tells whether a policy would not allow the flow as it is now.
+func (f *flow) against(p *netfilter.Policy) bool {
+	v := p.Decide(netfilter.Request{Name: f.name, Port: f.port})
+	if !v.Allow || f.verdict.Raw && !v.Raw || v.Intercept && !f.intercepted.Load() {
+		return true
+	}
+	r := f.request.Load()
+	return r != nil && !p.Decide(netfilter.Request{Name: f.name, Port: f.port, Method: r.method, Path: r.path}).Allow
 }
 
 func (fs *flows) endAll() {

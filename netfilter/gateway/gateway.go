@@ -21,6 +21,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,6 +36,7 @@ import (
 
 	"github.com/sbx-vm/sbx/netfilter"
 	"github.com/sbx-vm/sbx/netfilter/audit"
+	"github.com/sbx-vm/sbx/netfilter/intercept"
 	"github.com/sbx-vm/sbx/netfilter/names"
 )
 
@@ -52,7 +54,7 @@ type Dialer interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// Config is what a gateway needs. All fields but MTU, Audit and Log are required.
+// Config is what a gateway needs. Required are all fields down to Dialer but MTU.
 type Config struct {
 	Link     net.Conn         // our end of QEMU's stream; Close and the gateway's end close it
 	MAC      net.HardwareAddr // the guest's
@@ -64,7 +66,12 @@ type Config struct {
 	Resolver Resolver
 	Dialer   Dialer
 	Audit    *audit.Log // nil keeps no log
-	Log      *slog.Logger
+	// Authority signs for the names that are intercepted; nil refuses these names.
+	Authority *intercept.Authority
+	Secrets   *intercept.Vault // see SetSecrets
+	// Roots verify the servers of intercepted names; nil is the host's own store.
+	Roots *x509.CertPool
+	Log   *slog.Logger
 
 	patience patience // shortened by tests
 }
@@ -77,6 +84,7 @@ type Gateway struct {
 	stack  *stack.Stack
 	names  *names.Table
 	policy atomic.Pointer[netfilter.Policy]
+	vault  atomic.Pointer[intercept.Vault]
 
 	flows    flows
 	half     halfOpen
@@ -106,6 +114,7 @@ func Start(ctx context.Context, cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{cfg: cfg, log: cfg.Log, names: table, done: make(chan struct{})}
 	g.policy.Store(cfg.Policy)
+	g.vault.Store(cfg.Secrets)
 	g.dials.limit, g.dnsConns.limit = maxDials, maxDNSConns
 	g.half.limit = maxHalfOpen
 	g.lookups = newLookups()
@@ -161,6 +170,9 @@ func (g *Gateway) SetPolicy(p *netfilter.Policy) {
 	})
 	g.flows.revoke(p)
 }
+
+// SetSecrets replaces the values that are put into requests, from the next request on.
+func (g *Gateway) SetSecrets(v *intercept.Vault) { g.vault.Store(v) }
 
 // Policy is the one in force.
 func (g *Gateway) Policy() *netfilter.Policy { return g.policy.Load() }

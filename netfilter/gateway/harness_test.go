@@ -157,6 +157,12 @@ func newWorld(t testing.TB, mtu int, allow ...string) *world {
 	if allow == nil {
 		allow = baseRules()
 	}
+	return newWorldWith(t, policy(t, allow...), func(c *Config) { c.MTU = mtu })
+}
+
+// newWorldWith is newWorld with a policy and a configuration of one's own.
+func newWorldWith(t testing.TB, p *netfilter.Policy, edit func(*Config)) *world {
+	t.Helper()
 	fake := &fakeNet{servers: map[uint16]string{}, answers: map[string][]netip.Addr{}}
 	for _, name := range []string{"example.com", "www.allowed.test", "api.anthropic.com", "github.com", "tls.test"} {
 		fake.answers[name] = []netip.Addr{public}
@@ -167,10 +173,11 @@ func newWorld(t testing.TB, mtu int, allow ...string) *world {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	cfg := Config{
-		Link: ours, MAC: guestMAC, Guest: guestPrefix, Gateway: gatewayAddr, MTU: mtu, Policy: policy(t, allow...),
+		Link: ours, MAC: guestMAC, Guest: guestPrefix, Gateway: gatewayAddr, Policy: p,
 		HostNet: func() netfilter.HostNet { return netfilter.HostNet{} }, Resolver: fake, Dialer: fake, Log: log,
 	}
 	cfg.patience = patience{hello: time.Second, resolve: time.Second}
+	edit(&cfg)
 	g, err := Start(context.Background(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -4,16 +4,19 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/sbx-vm/sbx/netfilter"
+	"github.com/sbx-vm/sbx/netfilter/audit"
 	"github.com/sbx-vm/sbx/netfilter/intercept"
 )
 
@@ -22,15 +25,33 @@ import (
 type exchange struct {
 	g      *Gateway
 	f      *flow
-	conn   guestConn
+	conn   guestSide
+	side   httpSide
 	in     *bufio.Reader
 	up     *upstream // nil until the first request was allowed
 	from   *intercept.Responses
 	served int // requests
 }
 
-func (g *Gateway) serveHTTP(f *flow, conn guestConn, in io.Reader) {
-	x := &exchange{g: g, f: f, conn: conn, in: bufio.NewReaderSize(in, intercept.MaxHead)}
+// httpSide is what differs between HTTP and intercepted HTTPS.
+type httpSide interface {
+	proto() string
+	// dial connects to the server of the flow's name.
+	dial(f *flow) (upstream, error)
+	// encrypted tells whether nobody between host and server reads along.
+	encrypted() bool
+}
+
+// plainHTTP is HTTP as the guest spoke it.
+type plainHTTP struct{ g *Gateway }
+
+func (plainHTTP) proto() string                    { return "http" }
+func (p plainHTTP) dial(f *flow) (upstream, error) { return p.g.dial(f) }
+func (plainHTTP) encrypted() bool                  { return false }
+
+func (g *Gateway) serveHTTP(f *flow, conn guestSide, in io.Reader, side httpSide) {
+	f.intercepted.Store(true)
+	x := &exchange{g: g, f: f, conn: conn, side: side, in: bufio.NewReaderSize(in, intercept.MaxHead)}
 	defer x.close()
 	for x.next() {
 	}
@@ -43,7 +64,7 @@ func (x *exchange) close() {
 	x.up.Close()
 	_ = x.conn.CloseWrite()
 	x.conn.drain(x.f.ctx)
-	x.g.ended(x.f, "http", *x.up)
+	x.g.ended(x.f, x.side.proto(), *x.up)
 }
 
 // next serves one request and says whether another may follow.
@@ -58,10 +79,7 @@ func (x *exchange) next() bool {
 		x.badRequest(err)
 		return false
 	}
-	// A connection that began refused stays so, because revoke does not look at it.
-	if v := x.g.decide(x.f.name, x.f.port); !v.Allow || !x.f.verdict.Allow {
-		x.g.denied(by(x.f.entry("http", ""), v))
-		x.answer(http.StatusForbidden, deniedText(x.f.name, x.f.port))
+	if !x.allowed(req) || !x.fill(req) {
 		return false
 	}
 	if x.up == nil && !x.connect() {
@@ -70,21 +88,74 @@ func (x *exchange) next() bool {
 	return x.forward(req)
 }
 
+// allowed decides a request.
+func (x *exchange) allowed(req *intercept.Request) bool {
+	line := inFlight{req.Method, req.Path()}
+	if req.Upgrade {
+		line.method = netfilter.MethodWebSocket
+	}
+	// Before the decision, so that a policy that comes after it finds the request.
+	x.f.request.Store(&line)
+	v := x.g.policy.Load().Decide(netfilter.Request{Name: x.f.name, Port: x.f.port, Method: line.method, Path: line.path})
+	e := by(x.f.entry(x.side.proto(), ""), v)
+	e.Method, e.Path = line.method, line.path
+	// A connection that began refused stays so, because revoke does not look at it.
+	if v.Allow && x.f.verdict.Allow {
+		e.Kind = audit.Request
+		x.g.allowed(e)
+		return true
+	}
+	x.g.denied(e)
+	text := deniedText(x.f.name, x.f.port)
+	if v.Reason != netfilter.ReasonNoRule && v.Reason != netfilter.ReasonPort && v.Rule != nil {
+		text = fmt.Sprintf("sbx: %s %s of %s is not allowed by the rule %q.\n", line.method, printable(line.path), x.f.name, v.Rule.Pattern)
+	}
+	x.answer(http.StatusForbidden, text)
+	return false
+}
+
+// fill puts secrets into a request, or refuses it.
+func (x *exchange) fill(req *intercept.Request) bool {
+	filled, err := x.g.vault.Load().Fill(req, x.g.policy.Load().SecretsFor(x.f.name), x.side.encrypted())
+	e := x.f.entry(x.side.proto(), "")
+	e.Kind, e.Method, e.Path = audit.Secret, req.Method, req.Path()
+	if err != nil {
+		e.Reason = err.Error()
+		x.g.denied(e)
+		x.answer(http.StatusForbidden, "sbx: "+printable(err.Error())+"\n")
+		return false
+	}
+	if len(filled) > 0 {
+		e.Reason = "put in: " + strings.Join(filled, ", ")
+		x.g.allowed(e)
+	}
+	return true
+}
+
+// scrub takes values of secrets out of a response's headers.
+func (x *exchange) scrub(h http.Header) {
+	x.g.vault.Load().Scrub(h, x.g.policy.Load().SecretsFor(x.f.name))
+}
+
 // connect dials on the first request, after it was allowed.
 func (x *exchange) connect() bool {
-	up, err := x.g.dial(x.f)
+	up, err := x.side.dial(x.f)
 	if err != nil {
-		x.g.dialFailed(x.f, "http", err)
+		x.g.dialFailed(x.f, x.side.proto(), err)
 		var class *netfilter.AddressError
-		if errors.As(err, &class) {
+		var verify *tls.CertificateVerificationError
+		switch {
+		case errors.As(err, &class):
 			x.answer(http.StatusForbidden, fmt.Sprintf("sbx: %s leads to an address that no guest may reach.\n", x.f.name))
-		} else {
+		case errors.As(err, &verify):
+			x.answer(http.StatusBadGateway, fmt.Sprintf("sbx: the certificate of %s is not valid: %s\n", x.f.name, printable(err.Error())))
+		default:
 			x.answer(http.StatusBadGateway, fmt.Sprintf("sbx: cannot reach %s.\n", x.f.name))
 		}
 		return false
 	}
 	x.up, x.from = &up, intercept.NewResponses(&counted{up, &x.f.down})
-	x.g.connected(x.f, "http", up)
+	x.g.connected(x.f, x.side.proto(), up)
 	return true
 }
 
@@ -100,9 +171,9 @@ func (x *exchange) forward(req *intercept.Request) bool {
 	go func() {
 		defer close(sent)
 		defer x.g.recoverPanic("request")
-		sent <- req.WriteTo(&counted{up, &x.f.up}, hostHeader(x.f))
+		sent <- req.WriteTo(&counted{up, &x.f.up}, x.host())
 	}()
-	status, again, err := x.from.Relay(x.conn, req)
+	status, again, err := x.from.Relay(x.conn, req, x.scrub)
 	if err != nil {
 		x.fail(status, err)
 	}
@@ -114,6 +185,7 @@ func (x *exchange) forward(req *intercept.Request) bool {
 		_ = x.conn.CloseWrite()
 		up.Close()
 	}
+	defer x.f.request.Store(nil)
 	return x.settle(sent) && again && err == nil
 }
 
@@ -136,18 +208,18 @@ func (x *exchange) settle(sent <-chan error) bool {
 // served before, a reset says "try again", which is what a client does when an
 // idle server closed meanwhile; half a response is cut off audibly.
 func (x *exchange) fail(status int, err error) {
-	if status != 0 || x.served > 1 {
+	if status != 0 || x.served > 1 || x.f.ctx.Err() != nil {
 		x.conn.reset()
 		return
 	}
-	x.g.refused(x.f, "http", reasonUpstream, err)
+	x.g.refused(x.f, x.side.proto(), reasonUpstream, err)
 	x.answer(http.StatusBadGateway, fmt.Sprintf("sbx: %s gave no valid HTTP response.\n", x.f.name))
 }
 
 // patientBody reads a request body that may take its time, but not stall.
 type patientBody struct {
 	io.ReadCloser
-	conn guestConn
+	conn guestSide
 }
 
 func (b *patientBody) Read(p []byte) (int, error) {
@@ -199,7 +271,7 @@ func (x *exchange) badRequest(err error) {
 	case errors.Is(err, intercept.ErrName):
 		status = http.StatusForbidden
 	}
-	x.g.refused(x.f, "http", reasonHTTP, err)
+	x.g.refused(x.f, x.side.proto(), reasonHTTP, err)
 	x.answer(status, "sbx: "+printable(err.Error())+"\n")
 }
 
@@ -215,11 +287,12 @@ func deniedText(name string, port uint16) string {
 	return fmt.Sprintf("sbx: %s:%d is not allowed. On the host: sbx policy allow %s:%d\n", name, port, name, port)
 }
 
-func hostHeader(f *flow) string {
-	if f.port == 80 {
-		return f.name
+// host is what the server is told: the name, and the port where it is not the usual one.
+func (x *exchange) host() string {
+	if x.f.port == 443 && x.side.encrypted() || x.f.port == 80 && !x.side.encrypted() {
+		return x.f.name
 	}
-	return net.JoinHostPort(f.name, strconv.Itoa(int(f.port)))
+	return net.JoinHostPort(x.f.name, strconv.Itoa(int(x.f.port)))
 }
 
 func isTimeout(err error) bool {

@@ -38,7 +38,7 @@ func (g *Gateway) serveInspected(s *syn, f *flow) {
 	case protocol == intercept.TLS && f.port != 80:
 		g.serveTLS(f, conn, in)
 	case protocol == intercept.HTTP && f.port != 443:
-		g.serveHTTP(f, conn, in)
+		g.serveHTTP(f, conn, in, plainHTTP{g})
 	default:
 		g.refused(f, "tcp", reasonProtocol, errProtocol)
 		conn.reset()
@@ -53,10 +53,13 @@ func (g *Gateway) serveTLS(f *flow, conn guestConn, in io.Reader) {
 	if err == nil {
 		reason, err = reasonTLSName, hello.Check(f.name)
 	}
-	if err == nil {
-		if v := g.decide(f.name, f.port); !v.Allow {
-			reason, err = v.Reason, errRevoked
-		}
+	verdict := g.decide(f.name, f.port)
+	if err == nil && !verdict.Allow {
+		reason, err = verdict.Reason, errRevoked
+	}
+	if err == nil && verdict.Intercept {
+		g.intercept(f, conn, raw)
+		return
 	}
 	if err != nil {
 		g.refused(f, "tls", reason, err)
@@ -77,7 +80,7 @@ func (g *Gateway) serveTLS(f *flow, conn guestConn, in io.Reader) {
 
 // farewell sends last words and ends. What the guest still sends is read for a moment, because
 // closing with unread bytes is a reset, which takes the words back.
-func (g *Gateway) farewell(conn guestConn, words []byte) {
+func (g *Gateway) farewell(conn guestSide, words []byte) {
 	_ = conn.SetDeadline(time.Now().Add(time.Second))
 	if _, err := conn.Write(words); err != nil {
 		conn.reset()

@@ -22,6 +22,7 @@ const (
 	reasonProtocol  = "protocol"        // neither TLS nor HTTP, or the wrong one for the port
 	reasonTLSName   = "tls_name"        // no SNI, another SNI, ECH
 	reasonHTTP      = "http"            // a request that is not served
+	reasonClientTLS = "client_tls"      // the guest's client broke off our own TLS
 	reasonUpstream  = "upstream"        // the host could not resolve or reach it
 	reasonType      = "dns_type"        // a DNS question for other than an address
 	reasonQuery     = "dns_query"       // a malformed DNS query

@@ -34,7 +34,7 @@ func (g *Gateway) splice(f *flow, guest guestConn, up upstream, proto string) {
 }
 
 // carry is splice with readers that may have bytes of their own in front.
-func (g *Gateway) carry(f *flow, guest guestConn, guestIn io.Reader, up upstream, upIn io.Reader) {
+func (g *Gateway) carry(f *flow, guest guestSide, guestIn io.Reader, up upstream, upIn io.Reader) {
 	orderly := context.AfterFunc(f.ctx, func() { // also after a panic here, when the flow is finished
 		guest.reset()
 		up.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"runtime/debug"
 	"time"
@@ -36,6 +37,14 @@ type guestConn struct {
 }
 
 func (c guestConn) reset() { c.ep.Abort() }
+
+// guestSide is the guest's end of a connection: its TCP, or TLS on it.
+type guestSide interface {
+	net.Conn
+	CloseWrite() error
+	reset()
+	drain(ctx context.Context)
+}
 
 // drain waits until the guest has taken the last bytes, that is, acknowledged our
 // FIN. A guest that reads slowly may; its connection counts for as long.

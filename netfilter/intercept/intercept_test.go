@@ -121,7 +121,7 @@ func TestRelay(t *testing.T) {
 	} {
 		request := &Request{Request: &http.Request{Method: c.method}}
 		var out bytes.Buffer
-		_, again, err := NewResponses(strings.NewReader(c.in)).Relay(&out, request)
+		_, again, err := NewResponses(strings.NewReader(c.in)).Relay(&out, request, func(http.Header) {})
 		if err != nil || out.String() != c.out || again != c.again {
 			t.Errorf("%s: %q, again %v, %v", c.name, out.String(), again, err)
 		}
@@ -130,7 +130,8 @@ func TestRelay(t *testing.T) {
 
 func TestRelayBoundsTheHead(t *testing.T) {
 	in := "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("a", maxResponseHead) + "\r\n\r\n"
-	if _, _, err := NewResponses(strings.NewReader(in)).Relay(io.Discard, &Request{Request: &http.Request{Method: http.MethodGet}}); err == nil {
+	request := &Request{Request: &http.Request{Method: http.MethodGet}}
+	if _, _, err := NewResponses(strings.NewReader(in)).Relay(io.Discard, request, func(http.Header) {}); err == nil {
 		t.Error("an endless response head was read")
 	}
 }

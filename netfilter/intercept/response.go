@@ -30,9 +30,9 @@ func NewResponses(r io.Reader) *Responses {
 }
 
 // Relay writes the response to req to w: interim ones, then the final one with its
-// body, streamed. It reports its status, and whether the connection can carry
+// body, streamed, after edit had a look at the headers of each. It reports its status, and whether the connection can carry
 // another exchange. After status 101 the rest is in Rest.
-func (s *Responses) Relay(w io.Writer, req *Request) (status int, again bool, err error) {
+func (s *Responses) Relay(w io.Writer, req *Request, edit func(http.Header)) (status int, again bool, err error) {
 	for range maxInterim {
 		s.limit.N = maxResponseHead
 		resp, err := http.ReadResponse(s.br, req.Request)
@@ -40,6 +40,7 @@ func (s *Responses) Relay(w io.Writer, req *Request) (status int, again bool, er
 			return 0, false, fmt.Errorf("read the response: %w", err)
 		}
 		s.limit.N = 1<<63 - 1
+		edit(resp.Header)
 		switch {
 		case resp.StatusCode == http.StatusSwitchingProtocols && !req.Upgrade:
 			return 0, false, fmt.Errorf("the server switched protocols unasked")
