@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sbx-vm/sbx/netfilter"
 	"github.com/sbx-vm/sbx/netfilter/audit"
 )
 
@@ -34,7 +36,11 @@ func (u upstream) CloseWrite() error {
 // resolve asks the host for a name and checks all of the answer: one address that
 // may not be dialled refuses it whole, because an honest name has none and a
 // rebinding one would be tried until it lands.
-func (g *Gateway) resolve(ctx context.Context, name string) ([]netip.Addr, error) {
+// A target is the user's own word about where the name may lead besides.
+func (g *Gateway) resolve(ctx context.Context, name string, target netfilter.Target) ([]netip.Addr, error) {
+	if target.Addr.IsValid() {
+		return []netip.Addr{target.Addr}, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.patience.resolve)
 	defer cancel()
 	answer, err := g.cfg.Resolver.LookupNetIP(ctx, "ip", name+".")
@@ -51,7 +57,7 @@ func (g *Gateway) resolve(ctx context.Context, name string) ([]netip.Addr, error
 	addrs := make([]netip.Addr, 0, len(answer))
 	for _, addr := range answer {
 		addr = plain(addr)
-		if err := host.Check(addr); err != nil {
+		if err := host.Check(addr); err != nil && !target.Allows(addr) {
 			return nil, err
 		}
 		addrs = append(addrs, addr)
@@ -106,13 +112,25 @@ func (g *Gateway) dial(f *flow) (upstream, error) {
 		return upstream{}, errTooMany
 	}
 	defer g.flows.endDial(f.name)
-	addrs, err := g.resolve(f.ctx, f.name)
+	addrs, err := g.addresses(f)
 	if err != nil {
 		return upstream{}, err
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	defer cancel()
-	return g.dialAny(ctx, addrs, f.port)
+	return g.dialAny(ctx, addrs, cmp.Or(f.verdict.Target.Port, f.port))
+}
+
+// addresses are those that may be dialled for a flow: of its name, or the literal one that a rule for ranges
+// allowed.
+func (g *Gateway) addresses(f *flow) ([]netip.Addr, error) {
+	if !f.addr.IsValid() {
+		return g.resolve(f.ctx, f.name, f.verdict.Target)
+	}
+	if err := g.cfg.HostNet().Check(f.addr); err != nil && !f.verdict.Target.Allows(f.addr) {
+		return nil, err
+	}
+	return []netip.Addr{f.addr}, nil
 }
 
 type dialed struct {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ var errRevoked = errors.New("the policy no longer allows this connection")
 // hangs on ctx, so that ending the flow is cancelling it.
 type flow struct {
 	name     string
+	addr     netip.Addr // instead of a name, where a rule for ranges of addresses allowed it
 	port     uint16
 	verdict  netfilter.Verdict
 	started  time.Time
@@ -37,7 +39,7 @@ type flows struct {
 }
 
 // begin enters a connection; false says that there are too many.
-func (fs *flows) begin(ctx context.Context, name string, port uint16, v netfilter.Verdict) (*flow, bool) {
+func (fs *flows) begin(ctx context.Context, to netfilter.Request, v netfilter.Verdict) (*flow, bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if len(fs.open) >= maxFlows {
@@ -47,7 +49,7 @@ func (fs *flows) begin(ctx context.Context, name string, port uint16, v netfilte
 		fs.open = make(map[*flow]struct{})
 		fs.dialing = make(map[string]int)
 	}
-	f := &flow{name: name, port: port, verdict: v, started: time.Now()}
+	f := &flow{name: to.Name, addr: to.Addr, port: to.Port, verdict: v, started: time.Now()}
 	f.ctx, f.end = context.WithCancelCause(ctx)
 	fs.open[f] = struct{}{}
 	return f, true
@@ -104,14 +106,24 @@ func (fs *flows) revoke(p *netfilter.Policy) {
 // inFlight is a request on its way, or what became a WebSocket.
 type inFlight struct{ method, path string }
 
+// asked is the flow as a question to a policy.
+func (f *flow) asked() netfilter.Request {
+	return netfilter.Request{Name: f.name, Addr: f.addr, Port: f.port}
+}
+
 // against tells whether a policy would not allow the flow as it is now.
 func (f *flow) against(p *netfilter.Policy) bool {
-	v := p.Decide(netfilter.Request{Name: f.name, Port: f.port})
-	if !v.Allow || f.verdict.Raw && !v.Raw || v.Intercept && !f.intercepted.Load() {
+	asked := f.asked()
+	v := p.Decide(asked)
+	if !v.Allow || f.verdict.Raw && !v.Raw || v.Intercept && !f.intercepted.Load() || v.Target != f.verdict.Target {
 		return true
 	}
 	r := f.request.Load()
-	return r != nil && !p.Decide(netfilter.Request{Name: f.name, Port: f.port, Method: r.method, Path: r.path}).Allow
+	if r == nil {
+		return false
+	}
+	asked.Method, asked.Path = r.method, r.path
+	return !p.Decide(asked).Allow
 }
 
 func (fs *flows) endAll() {

@@ -180,7 +180,7 @@ func floodRows() []row {
 		}},
 		{"Connection_limit", func(t *testing.T, w *world) {
 			for range maxFlows {
-				if _, ok := w.flows.begin(w.ctx, "example.com", 443, netfilter.Verdict{}); !ok {
+				if _, ok := w.flows.begin(w.ctx, netfilter.Request{Name: "example.com", Port: 443}, netfilter.Verdict{}); !ok {
 					t.Fatal("refused below the limit")
 				}
 			}

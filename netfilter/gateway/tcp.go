@@ -134,18 +134,25 @@ func (g *Gateway) serveName(s *syn) {
 	entry := audit.Entry{Kind: audit.Connect, Addr: s.addr.String(), Port: s.port, Proto: "tcp"}
 	name, release, ok := g.names.Acquire(s.addr)
 	defer release()
-	if !ok {
-		entry.Reason = reasonUnknown
-		g.denied(entry)
+	asked := netfilter.Request{Name: name, Port: s.port}
+	if ok {
+		entry.Name, entry.Addr = name, ""
+	} else {
+		asked.Addr = s.addr
+	}
+	verdict := g.policy.Load().Decide(asked)
+	if !ok && !verdict.Allow {
+		if verdict.Reason == netfilter.ReasonLiteral {
+			verdict.Reason = reasonUnknown
+		}
+		g.denied(by(entry, verdict))
 		return
 	}
-	entry.Name, entry.Addr = name, ""
-	verdict := g.decide(name, s.port)
 	if !verdict.Allow && s.port != 80 { // on port 80 a refusal can be said in words
 		g.denied(by(entry, verdict))
 		return
 	}
-	f, ok := g.flows.begin(g.ctx, name, s.port, verdict)
+	f, ok := g.flows.begin(g.ctx, asked, verdict)
 	if !ok {
 		entry.Reason = reasonLimit
 		g.denied(entry)
@@ -153,7 +160,7 @@ func (g *Gateway) serveName(s *syn) {
 		return
 	}
 	defer g.flows.finish(f)
-	if now := g.decide(name, s.port); now.Allow != verdict.Allow || now.Raw != verdict.Raw {
+	if now := g.policy.Load().Decide(asked); now.Allow != verdict.Allow || now.Raw != verdict.Raw {
 		return // the policy changed before SetPolicy could see this flow; the guest tries again
 	}
 	if verdict.Allow && verdict.Raw {
@@ -234,7 +241,11 @@ func tune(ep tcpip.Endpoint, buffer int) {
 
 // entry begins an audit entry about the flow.
 func (f *flow) entry(proto, reason string) audit.Entry {
-	return audit.Entry{Kind: audit.Connect, Name: f.name, Port: f.port, Proto: proto, Reason: reason}
+	e := audit.Entry{Kind: audit.Connect, Name: f.name, Port: f.port, Proto: proto, Reason: reason}
+	if f.addr.IsValid() {
+		e.Addr = f.addr.String()
+	}
+	return e
 }
 
 // refused records a refusal by the flow's rule or for a reason of the gateway's.
