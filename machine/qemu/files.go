@@ -101,6 +101,8 @@ func (f *files) pair(number *int, ours *net.Conn) error {
 	}
 	unix.CloseOnExec(fds[0])
 	unix.CloseOnExec(fds[1])
+	// Room for some of the guest's largest frames. A smaller buffer is slower, nothing else.
+	_ = unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUF, 4<<20)
 	mine := os.NewFile(uintptr(fds[1]), "qemu")
 	defer mine.Close() // FileConn has a duplicate
 	*number = f.give(os.NewFile(uintptr(fds[0]), "qemu"))

@@ -178,10 +178,18 @@ func FuzzFrame(f *testing.F) {
 	f.Add(ipFrame(protoUDP, gatewayAddr, udpPacket(1000, 53, nil)))
 	filter := testFilter()
 	w := newWorld(f, 1500)
+	in := newInbound(w.link)
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		w.link.deliver(frame) // the stack behind the filter must not panic either
+		// The stack behind the filter must not panic either, over one frame or over joined ones.
+		in.add(frame)
 		if len(frame) > 20 {
-			w.link.deliver(ipFrame([]byte{protoTCP, protoUDP, protoICMP}[frame[0]%3], gatewayAddr, frame[:min(len(frame), 1400)]))
+			inner := frame[:min(len(frame), 1400)]
+			in.add(ipFrame([]byte{protoTCP, protoUDP, protoICMP}[frame[0]%3], gatewayAddr, inner))
+			in.add(ipFrame(protoTCP, gatewayAddr, inner))
+		}
+		in.flush()
+		if n := w.link.panics.Load(); n > 0 {
+			t.Fatalf("%d panics in the stack", n)
 		}
 		if filter.check(frame) != passed {
 			return

@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -150,6 +151,7 @@ type guest struct {
 	ep    *channel.Endpoint
 	stack *stack.Stack
 	sniff chan []byte // frames from the gateway, if anybody reads them
+	pad   atomic.Int32
 }
 
 func newWorld(t testing.TB, mtu int, allow ...string) *world {
@@ -245,7 +247,7 @@ func (gu *guest) transmit() {
 			frame = append(frame, s...)
 		}
 		pkt.DecRef()
-		gu.inject(frame)
+		gu.inject(append(frame, make([]byte, gu.pad.Load())...))
 	}
 }
 

@@ -34,7 +34,8 @@ func (g *Gateway) startStack() error {
 		g.stack.Destroy()
 		return err
 	}
-	forwarder := tcp.NewForwarder(g.stack, narrowBuffer, maxInFlight, g.handleTCP)
+	// The window of a handshake decides the scale of all later ones: it must be the widest.
+	forwarder := tcp.NewForwarder(g.stack, wideBuffer, maxInFlight, g.handleTCP)
 	g.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, forwarder.HandlePacket)
 	g.stack.SetTransportProtocolHandler(udp.ProtocolNumber, g.refuseUDP)
 	return nil
