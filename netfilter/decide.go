@@ -42,7 +42,7 @@ func (p *Policy) Decide(req Request) Verdict {
 	} else {
 		v = p.decideName(matching, req)
 	}
-	v.Ask = p.asks && (v.Reason == ReasonNoRule || v.Reason == ReasonPort)
+	v.Ask = p.ask > 0 && (v.Reason == ReasonNoRule || v.Reason == ReasonPort)
 	return v
 }
 

@@ -20,7 +20,7 @@ const maxRules = 1024
 // a changed Spec is compiled anew and the Policy swapped whole.
 type Policy struct {
 	allowAll bool
-	asks     bool
+	ask      time.Duration
 	hash     string
 	secrets  []compiledSecret
 	ranges   []compiled             // those for literal addresses, in the order of before
@@ -87,7 +87,7 @@ func Compile(spec Spec) (*Policy, []Warning, error) {
 	if spec.Ask < 0 || spec.Ask > MaxAsk {
 		errs = append(errs, fmt.Errorf("network ask %s: must be up to %s", spec.Ask, MaxAsk))
 	}
-	p.asks = spec.Ask > 0
+	p.ask = spec.Ask
 	rules, err := spec.expand()
 	if err != nil {
 		errs = append(errs, err)
@@ -182,6 +182,15 @@ func (p *Policy) SecretsFor(name string) []Secret {
 		}
 	}
 	return out
+}
+
+// AskFor is how long a connection may wait for an answer.
+func (p *Policy) AskFor() time.Duration { return p.ask }
+
+// Granted is the verdict on a connection that the user said yes to: on the web's ports what the web speaks,
+// on others bytes as they are.
+func Granted(port uint16) Verdict {
+	return Verdict{Allow: true, Raw: port != 443 && port != 80, Reason: ReasonAnswer}
 }
 
 // Hash identifies what is in force, 12 hexadecimal digits, whatever the order of writing.

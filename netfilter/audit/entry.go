@@ -14,12 +14,12 @@ const maxField = 512
 type key struct {
 	kind                               Kind
 	verdict, name, addr, proto, reason string
-	rule, origin                       string
+	rule, origin, method, path, policy string
 	port                               uint16
 }
 
 func (e Entry) key() key {
-	return key{e.Kind, e.Verdict, e.Name, e.Addr, e.Proto, e.Reason, e.Rule, e.Origin, e.Port}
+	return key{e.Kind, e.Verdict, e.Name, e.Addr, e.Proto, e.Reason, e.Rule, e.Origin, e.Method, e.Path, e.Policy, e.Port}
 }
 
 // times is how many events the entry stands for.
@@ -47,7 +47,7 @@ func (l *Log) tidy(e Entry) Entry {
 	default:
 		e.Verdict = "" // the bound on lost counts relies on few verdicts
 	}
-	for _, s := range []*string{&e.Sandbox, (*string)(&e.Kind), &e.Name, &e.Addr, &e.Proto, &e.Rule, &e.Origin, &e.Reason} {
+	for _, s := range []*string{&e.Sandbox, (*string)(&e.Kind), &e.Name, &e.Addr, &e.Proto, &e.Rule, &e.Origin, &e.Reason, &e.Method, &e.Path, &e.Policy} {
 		*s = clean(*s)
 	}
 	return e

@@ -118,7 +118,11 @@ func (g *Gateway) dial(f *flow) (upstream, error) {
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	defer cancel()
-	return g.dialAny(ctx, addrs, cmp.Or(f.verdict.Target.Port, f.port))
+	up, err := g.dialAny(ctx, addrs, cmp.Or(f.verdict.Target.Port, f.port))
+	if err != nil {
+		return upstream{}, err
+	}
+	return upstream{metered{up, f}, up.addr}, nil
 }
 
 // addresses are those that may be dialled for a flow: of its name, or the literal one that a rule for ranges
@@ -185,6 +189,7 @@ func (g *Gateway) dialOne(ctx context.Context, to netip.AddrPort) dialed {
 
 // connected records an allowed connection.
 func (g *Gateway) connected(f *flow, proto string, up upstream) {
+	f.peer.Store(&peer{up.addr.Addr().String(), proto})
 	e := by(f.entry(proto, ""), f.verdict)
 	e.Addr = up.addr.Addr().String()
 	g.allowed(e)
@@ -197,8 +202,13 @@ func (g *Gateway) ended(f *flow, proto string, up upstream) {
 	e.Addr = up.addr.Addr().String()
 	e.BytesUp, e.BytesDown = f.up.Load(), f.down.Load()
 	e.DurationMS = time.Since(f.started).Milliseconds()
-	if errors.Is(context.Cause(f.ctx), errRevoked) {
+	switch cause := context.Cause(f.ctx); {
+	case errors.Is(cause, errRevoked):
 		e.Reason = reasonRevoked
+	case errors.Is(cause, errBudget):
+		e.Reason = reasonBudget
+		g.denied(audit.Entry{Kind: audit.Connect, Name: f.name, Addr: e.Addr, Port: f.port, Proto: proto, Reason: reasonBudget})
 	}
+	e.Policy = g.policy.Load().Hash()
 	g.cfg.Audit.Write(e)
 }

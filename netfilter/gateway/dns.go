@@ -39,6 +39,10 @@ func (g *Gateway) serveDatagram(query []byte, reply func([]byte)) {
 	if q == nil {
 		return
 	}
+	if q.ask {
+		reply(g.answerName(q, nil))
+		return
+	}
 	g.lookups.find(g, q.name, func(err error) { reply(g.answerName(q, err)) })
 }
 
@@ -78,6 +82,7 @@ func (g *Gateway) serveDNSConn(conn net.Conn) {
 type query struct {
 	msg  *dns.Msg
 	name string // canonical
+	ask  bool   // the user decides when a connection comes, and nobody is asked whether the name exists before
 }
 
 // readQuery parses and decides a query. It returns what is left to find out, or
@@ -101,11 +106,15 @@ func (g *Gateway) readQuery(b []byte) (*query, []byte) {
 		g.denied(audit.Entry{Kind: audit.DNS, Name: printable(question.Name), Reason: netfilter.ReasonBadName})
 		return nil, pack(reply(msg, dns.RcodeNameError))
 	}
-	if v := g.decide(name, 0); !v.Allow {
+	v := g.decide(name, 0)
+	if v.Ask && g.asks.names.Allow() {
+		return &query{msg, name, true}, nil
+	}
+	if !v.Allow {
 		g.denied(by(audit.Entry{Kind: audit.DNS, Name: name}, v))
 		return nil, pack(explain(reply(msg, dns.RcodeNameError), hint(name, v)))
 	}
-	return &query{msg, name}, nil
+	return &query{msg, name, false}, nil
 }
 
 // hint says what would allow a name, if anything would.
@@ -162,7 +171,7 @@ func (g *Gateway) answerName(q *query, err error) []byte {
 		return pack(answer)
 	}
 	v := g.decide(q.name, 0)
-	if !v.Allow {
+	if !v.Allow && !v.Ask {
 		return pack(reply(q.msg, dns.RcodeNameError))
 	}
 	addr, err := g.names.Assign(q.name)
@@ -172,7 +181,9 @@ func (g *Gateway) answerName(q *query, err error) []byte {
 		return pack(explain(reply(q.msg, dns.RcodeServerFailure), "sbx: "+err.Error()))
 	}
 	entry.Addr = addr.String()
-	g.allowed(by(entry, v))
+	if v.Allow {
+		g.allowed(by(entry, v))
+	}
 	answer.Answer = []dns.RR{&dns.A{
 		Hdr: dns.RR_Header{
 			Name: q.msg.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET,

@@ -17,6 +17,7 @@ var errRevoked = errors.New("the policy no longer allows this connection")
 // flow is one connection of the guest to a name. Whatever holds a resource of it
 // hangs on ctx, so that ending the flow is cancelling it.
 type flow struct {
+	id       uint64
 	name     string
 	addr     netip.Addr // instead of a name, where a rule for ranges of addresses allowed it
 	port     uint16
@@ -26,6 +27,8 @@ type flow struct {
 
 	intercepted atomic.Bool              // requests are read, also those over TLS
 	request     atomic.Pointer[inFlight] // that runs now, nil for none
+	peer        atomic.Pointer[peer]     // nil before a server was reached
+	budget      atomic.Pointer[budget]   // nil without one
 
 	ctx context.Context
 	end context.CancelCauseFunc
@@ -34,6 +37,7 @@ type flow struct {
 // flows is the connections that are open.
 type flows struct {
 	mu      sync.Mutex
+	last    uint64
 	open    map[*flow]struct{}
 	dialing map[string]int // by name
 }
@@ -49,7 +53,8 @@ func (fs *flows) begin(ctx context.Context, to netfilter.Request, v netfilter.Ve
 		fs.open = make(map[*flow]struct{})
 		fs.dialing = make(map[string]int)
 	}
-	f := &flow{name: to.Name, addr: to.Addr, port: to.Port, verdict: v, started: time.Now()}
+	fs.last++
+	f := &flow{id: fs.last, name: to.Name, addr: to.Addr, port: to.Port, verdict: v, started: time.Now()}
 	f.ctx, f.end = context.WithCancelCause(ctx)
 	fs.open[f] = struct{}{}
 	return f, true
@@ -106,24 +111,24 @@ func (fs *flows) revoke(p *netfilter.Policy) {
 // inFlight is a request on its way, or what became a WebSocket.
 type inFlight struct{ method, path string }
 
-// asked is the flow as a question to a policy.
-func (f *flow) asked() netfilter.Request {
-	return netfilter.Request{Name: f.name, Addr: f.addr, Port: f.port}
+// judged is a policy's verdict on the flow, or on a request of it. What the user answered holds for as long as
+// no rule covers it.
+func (f *flow) judged(p *netfilter.Policy, method, path string) netfilter.Verdict {
+	v := p.Decide(netfilter.Request{Name: f.name, Addr: f.addr, Port: f.port, Method: method, Path: path})
+	if v.Ask && f.verdict.Allow && f.verdict.Reason == netfilter.ReasonAnswer {
+		return f.verdict
+	}
+	return v
 }
 
 // against tells whether a policy would not allow the flow as it is now.
 func (f *flow) against(p *netfilter.Policy) bool {
-	asked := f.asked()
-	v := p.Decide(asked)
+	v := f.judged(p, "", "")
 	if !v.Allow || f.verdict.Raw && !v.Raw || v.Intercept && !f.intercepted.Load() || v.Target != f.verdict.Target {
 		return true
 	}
 	r := f.request.Load()
-	if r == nil {
-		return false
-	}
-	asked.Method, asked.Path = r.method, r.path
-	return !p.Decide(asked).Allow
+	return r != nil && !f.judged(p, r.method, r.path).Allow
 }
 
 func (fs *flows) endAll() {

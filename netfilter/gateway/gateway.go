@@ -90,6 +90,8 @@ type Gateway struct {
 	half     halfOpen
 	lookups  lookups
 	denials  denials
+	asks     asks
+	budgets  budgets
 	copies   copies
 	dials    gauge
 	dnsConns gauge
@@ -117,7 +119,7 @@ func Start(ctx context.Context, cfg Config) (*Gateway, error) {
 	g.vault.Store(cfg.Secrets)
 	g.dials.limit, g.dnsConns.limit = maxDials, maxDNSConns
 	g.half.limit = maxHalfOpen
-	g.lookups = newLookups()
+	g.lookups, g.asks = newLookups(), newAsks()
 	g.link = newLink(cfg.Link, newFrameFilter(&cfg), g.log)
 	if err := g.startStack(); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
@@ -166,9 +168,11 @@ func (g *Gateway) serveLink(direction string, serve func() error) {
 func (g *Gateway) SetPolicy(p *netfilter.Policy) {
 	g.policy.Store(p)
 	g.names.Forget(func(name string) bool {
-		return p.Decide(netfilter.Request{Name: name}).Allow
+		v := p.Decide(netfilter.Request{Name: name})
+		return v.Allow || v.Ask
 	})
 	g.flows.revoke(p)
+	g.asks.redecide()
 }
 
 // SetSecrets replaces the values that are put into requests, from the next request on.

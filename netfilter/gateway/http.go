@@ -96,7 +96,7 @@ func (x *exchange) allowed(req *intercept.Request) bool {
 	}
 	// Before the decision, so that a policy that comes after it finds the request.
 	x.f.request.Store(&line)
-	v := x.g.policy.Load().Decide(netfilter.Request{Name: x.f.name, Port: x.f.port, Method: line.method, Path: line.path})
+	v := x.g.decideFlow(x.f, line.method, line.path)
 	e := by(x.f.entry(x.side.proto(), ""), v)
 	e.Method, e.Path = line.method, line.path
 	// A connection that began refused stays so, because revoke does not look at it.

@@ -53,7 +53,7 @@ func (g *Gateway) serveTLS(f *flow, conn guestConn, in io.Reader) {
 	if err == nil {
 		reason, err = reasonTLSName, hello.Check(f.name)
 	}
-	verdict := g.decide(f.name, f.port)
+	verdict := g.decideFlow(f, "", "")
 	if err == nil && !verdict.Allow {
 		reason, err = verdict.Reason, errRevoked
 	}

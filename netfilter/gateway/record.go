@@ -18,6 +18,7 @@ const (
 	reasonUnknown   = "unknown_address" // an address that was not given out for a name
 	reasonLimit     = "limit"           // too many at once
 	reasonHandshake = "handshake"       // the guest did not complete its own connection
+	reasonBudget    = "upload_budget"   // more went up than the rule's max_upload
 	reasonRevoked   = "revoked"         // the policy changed while the connection was open
 	reasonProtocol  = "protocol"        // neither TLS nor HTTP, or the wrong one for the port
 	reasonTLSName   = "tls_name"        // no SNI, another SNI, ECH
@@ -84,14 +85,14 @@ func (g *Gateway) Denials(since time.Time) []audit.Entry { return g.denials.sinc
 
 // denied records a refusal.
 func (g *Gateway) denied(e audit.Entry) {
-	e.Time, e.Verdict = time.Now(), audit.VerdictDeny
+	e.Time, e.Verdict, e.Policy = time.Now(), audit.VerdictDeny, g.policy.Load().Hash()
 	g.denials.add(e)
 	g.cfg.Audit.Write(e)
 }
 
 // allowed records a decision to let through.
 func (g *Gateway) allowed(e audit.Entry) {
-	e.Time, e.Verdict = time.Now(), audit.VerdictAllow
+	e.Time, e.Verdict, e.Policy = time.Now(), audit.VerdictAllow, g.policy.Load().Hash()
 	g.cfg.Audit.Write(e)
 }
 

@@ -141,6 +141,9 @@ func (g *Gateway) serveName(s *syn) {
 		asked.Addr = s.addr
 	}
 	verdict := g.policy.Load().Decide(asked)
+	if verdict.Ask {
+		verdict = g.ask(asked, verdict)
+	}
 	if !ok && !verdict.Allow {
 		if verdict.Reason == netfilter.ReasonLiteral {
 			verdict.Reason = reasonUnknown
@@ -160,7 +163,7 @@ func (g *Gateway) serveName(s *syn) {
 		return
 	}
 	defer g.flows.finish(f)
-	if now := g.policy.Load().Decide(asked); now.Allow != verdict.Allow || now.Raw != verdict.Raw {
+	if now := g.decideFlow(f, "", ""); now.Allow != verdict.Allow || now.Raw != verdict.Raw {
 		return // the policy changed before SetPolicy could see this flow; the guest tries again
 	}
 	if verdict.Allow && verdict.Raw {
