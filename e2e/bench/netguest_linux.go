@@ -160,8 +160,23 @@ func (c *client) do(o order) (result, error) {
 	case "down":
 		return c.download(o)
 	case "connect":
+		ms, err := sample(o.N, func() error {
+			conn, err := c.dial(tlsPort)
+			if err == nil {
+				c.open = append(c.open, conn) // closing is not what is measured
+			}
+			return err
+		})
+		return result{Samples: ms}, err
+	case "echo":
 		ms, err := sample(o.N, c.echo)
 		return result{Samples: ms}, err
+	case "close":
+		for _, conn := range c.open {
+			conn.Close()
+		}
+		c.open = nil
+		return result{}, nil
 	case "dns":
 		ms, err := sample(o.N, func() error {
 			c.names++

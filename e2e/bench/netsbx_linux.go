@@ -23,7 +23,7 @@ func runSbx(ctx context.Context, args []string) error {
 		return netfilter.Rule{Action: netfilter.Allow, Pattern: pattern, Origin: netfilter.Origin{Source: "user"}}
 	}
 	policy, _, err := netfilter.Compile(netfilter.Spec{Rules: []netfilter.Rule{
-		allow(serverName + ":5001-5003/tcp"), allow("**." + namesBelow),
+		allow(serverName + ":443,5001-5003/tcp"), allow("**." + namesBelow),
 	}})
 	if err != nil {
 		return err
