@@ -154,3 +154,11 @@ const (
 	maxName = 255
 	maxPath = 4095
 )
+
+// Dir is the folder that a path is in, "" for the tree's own.
+func Dir(p string) string {
+	if i := strings.LastIndexByte(p, '/'); i >= 0 {
+		return p[:i]
+	}
+	return ""
+}
