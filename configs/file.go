@@ -12,17 +12,18 @@ type File struct {
 	Ports     []Port          `yaml:"ports" jsonschema:"description=guest ports published on the host: 3000 or 8080:80 or 127.0.0.1:8080:80"`
 	Env       map[string]Text `yaml:"env" jsonschema:"description=environment of commands in the guest"`
 	Docker    Docker          `yaml:"docker" jsonschema:"description=the guest's own Docker"`
-	Secrets   struct{}        `yaml:"secrets" jsonschema:"-" unavailable:""`
+	Secrets   []Secret        `yaml:"secrets" jsonschema:"description=keys that are put into requests on the way out and never enter the guest"`
 }
 
 // UserFile is ~/.config/sbx/config.yaml: what holds for all projects.
 type UserFile struct {
-	Version   int         `yaml:"version"`
-	Agent     string      `yaml:"agent"`
-	Resources Resources   `yaml:"resources"`
-	Image     UserImage   `yaml:"image"`
-	Network   UserNetwork `yaml:"network"`
-	Docker    Docker      `yaml:"docker"`
+	Version   int          `yaml:"version"`
+	Agent     string       `yaml:"agent"`
+	Resources Resources    `yaml:"resources"`
+	Image     UserImage    `yaml:"image"`
+	Network   UserNetwork  `yaml:"network"`
+	Docker    Docker       `yaml:"docker"`
+	Secrets   []UserSecret `yaml:"secrets"`
 }
 
 // Resources is the size of the machine.
@@ -73,15 +74,18 @@ type Network struct {
 	Presets []Text   `yaml:"presets" jsonschema:"description=built-in lists of hosts"`
 	Allow   []Rule   `yaml:"allow" jsonschema:"description=names that may be reached: api.example.com or *.example.org:443\\,8443 or github.com:22/tcp"`
 	Deny    []Rule   `yaml:"deny" jsonschema:"description=names that may not be reached"`
-	Ask     struct{} `yaml:"ask" jsonschema:"-" unavailable:""`
+	Ask     Duration `yaml:"ask" jsonschema:"description=how long a connection that no rule covers waits for your answer; it is refused at once by default"`
 }
 
 // UserNetwork is Network in the user's file.
 type UserNetwork struct {
-	Default string `yaml:"default"`
-	Presets []Text `yaml:"presets"`
-	Allow   []Rule `yaml:"allow"`
-	Deny    []Rule `yaml:"deny"`
+	Default string     `yaml:"default"`
+	Presets []Text     `yaml:"presets"`
+	Allow   []Rule     `yaml:"allow"`
+	Deny    []Rule     `yaml:"deny"`
+	Ask     Duration   `yaml:"ask"`
+	Proxy   string     `yaml:"proxy"` // environment, direct, or a URL
+	Host    []HostRule `yaml:"host"`
 }
 
 // Docker is the guest's own daemon.

@@ -41,6 +41,7 @@ type Config struct {
 	Ports     []machine.Port
 	Env       map[string]string
 	Docker    bool
+	Secrets   []machine.SecretSource // where values come from besides the store; their places are in Network
 	Warnings  []string
 
 	values   []Value
@@ -85,7 +86,7 @@ func Load(opts Options) (*Config, error) {
 		flagLayer(opts.Flags), fromEnv, {"project", projectScalars}, {"user", userScalars}, defaults(opts.Host),
 	})
 	b := &builder{
-		rep: rep, file: file, user: user, merged: merged, home: opts.Home,
+		rep: rep, file: file, user: user, merged: merged, home: opts.Home, environ: env, userScalars: userScalars,
 		c: &Config{Project: project, File: path, Warnings: warnings, values: values, host: opts.Host},
 	}
 	b.version(projectScalars)
@@ -124,12 +125,14 @@ func envMap(environ []string) map[string]string {
 
 // builder turns the merged files into a Config, part by part.
 type builder struct {
-	rep    *report
-	file   File
-	user   UserFile
-	merged scalars
-	home   string
-	c      *Config
+	rep         *report
+	file        File
+	user        UserFile
+	merged      scalars
+	home        string
+	environ     map[string]string
+	userScalars map[string]scalar
+	c           *Config
 }
 
 func (b *builder) build() {

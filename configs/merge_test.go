@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -53,12 +54,13 @@ func TestEverySettingReachesTheConfig(t *testing.T) {
 	w := newWorld(t, "")
 	w.opts.Env = []string{
 		"SBX_NAME=n1", "SBX_AGENT=shell", "SBX_CPUS=2", "SBX_MEMORY=1GiB", "SBX_DISK=9GiB", "SBX_BASE=debian-13",
-		"SBX_MIRROR=https://mirror.example/debian", "SBX_MODE=mount", "SBX_PATH=/work", "SBX_NETWORK=allow", "SBX_DOCKER=false",
+		"SBX_MIRROR=https://mirror.example/debian", "SBX_MODE=mount", "SBX_PATH=/work", "SBX_NETWORK=allow", "SBX_DOCKER=false", "SBX_ASK=45s",
 	}
 	c := w.load()
 	s := c.Spec()
 	if s.Name != "n1" || c.Agent.Name != "shell" || s.Resources != (machine.Resources{CPUs: 2, Memory: machine.GiB, Disk: 9 * machine.GiB}) ||
-		c.Image.Mirror != "https://mirror.example/debian" || s.Workspace.Target != "/work" || s.Network.Default != "allow" || s.Docker {
+		c.Image.Mirror != "https://mirror.example/debian" || s.Workspace.Target != "/work" || s.Network.Default != "allow" ||
+		s.Network.Ask != 45*time.Second || s.Docker {
 		t.Errorf("config %+v", c)
 	}
 	if len(c.Widening()) != 0 {

@@ -2,8 +2,10 @@ package configs
 
 import (
 	"errors"
+	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sbx-vm/sbx/netfilter"
 )
@@ -24,6 +26,10 @@ func (b *builder) network() {
 	spec.Rules = append(spec.Rules, b.rules(sourceProject, netfilter.Deny, b.file.Network.Deny)...)
 	spec.Rules = append(spec.Rules, b.rules(sourceProject, netfilter.Allow, b.file.Network.Allow)...)
 	spec.Rules = append(spec.Rules, b.c.Agent.rules()...)
+	spec.Hosts = b.hosts()
+	spec.Secrets = b.secrets()
+	spec.Ask = time.Duration(b.merged.Network.Ask)
+	spec.Proxy = b.proxy()
 	_, warnings, err := netfilter.Compile(spec)
 	b.compileErrors(err)
 	for _, w := range warnings {
@@ -78,15 +84,60 @@ func (b *builder) presets() []string {
 func (b *builder) rules(source string, action netfilter.Action, list []Rule) []netfilter.Rule {
 	rules := make([]netfilter.Rule, 0, len(list))
 	for _, r := range list {
+		if r.Methods != nil && len(r.Methods) == 0 || r.Paths != nil && len(r.Paths) == 0 {
+			b.rep.add(r.at, "rule for %q: an empty list of methods or paths: leave it out if all are meant", cut(r.Host))
+		}
 		rules = append(rules, netfilter.Rule{
-			Action: action, Pattern: r.Host, Methods: r.Methods, Paths: r.Paths, Origin: r.at.origin(source),
+			Action: action, Pattern: r.Host, Methods: r.Methods, Paths: r.Paths, MaxUpload: int64(r.MaxUpload), Origin: r.at.origin(source),
 		})
-		b.listed("network."+string(action), source, r.at, r.Host)
+		b.listed("network."+string(action), source, r.at, r.String())
 		if action == netfilter.Allow {
-			b.widen(source, WidenAllow, r.Host, r.at)
+			b.widen(source, WidenAllow, r.String(), r.at)
 		}
 	}
 	return rules
+}
+
+// hosts gives the user's own rules for what the floor forbids. No project has such.
+func (b *builder) hosts() []netfilter.HostRule {
+	var hosts []netfilter.HostRule
+	for _, h := range b.user.Network.Host {
+		hosts = append(hosts, netfilter.HostRule{Pattern: h.Name, To: h.To, Origin: h.at.origin(sourceUser)})
+		b.listed("network.host", sourceUser, h.at, strings.TrimSuffix(h.Name+" to "+h.To, " to "))
+	}
+	return hosts
+}
+
+// proxy is the user's own word as well: the variable, else the user's file. A password in it is shown to nobody.
+func (b *builder) proxy() string {
+	var v Value
+	if text := b.environ["SBX_PROXY"]; text != "" {
+		v = Value{Source: "env", text: text, pos: Position{File: "$SBX_PROXY"}}
+	} else if s, ok := b.userScalars["network.proxy"]; ok {
+		v = Value{Source: sourceUser, text: s.text, pos: s.at}
+	}
+	if v.text == "" {
+		return ""
+	}
+	u, err := url.Parse(v.text)
+	switch {
+	case v.text == "direct", v.text == "environment":
+		b.listed("network.proxy", v.Source, v.pos, v.text)
+	case err != nil || !isProxy(u):
+		// Without the line itself: it may hold a password.
+		b.rep.problems = append(b.rep.problems, Problem{Position: v.pos, Text: "network.proxy must be environment, direct, or a URL with http, https or socks5"})
+	default:
+		b.listed("network.proxy", v.Source, v.pos, u.Redacted())
+	}
+	if v.text == "direct" {
+		return ""
+	}
+	return v.text
+}
+
+func isProxy(u *url.URL) bool {
+	return slices.Contains([]string{"http", "https", "socks5"}, u.Scheme) && u.Hostname() != "" &&
+		strings.Trim(u.Path, "/") == "" && u.RawQuery == "" && u.Fragment == ""
 }
 
 // compileErrors puts each fault of a rule where the rule stands.
@@ -100,6 +151,12 @@ func (b *builder) compileErrors(err error) {
 		return
 	}
 	for _, e := range all.Unwrap() {
+		var secret *netfilter.SecretError
+		if errors.As(e, &secret) {
+			o := secret.Secret.Origin
+			b.rep.add(Position{o.File, o.Line, o.Column}, "%v", e)
+			continue
+		}
 		var rule *netfilter.RuleError
 		if !errors.As(e, &rule) {
 			b.rep.add(Position{}, "%v", e)

@@ -16,8 +16,7 @@ const SchemaURL = "https://raw.githubusercontent.com/sbx-vm/sbx/main/configs/sbx
 // Schema gives the JSON Schema of sbx.yaml, indented. Keys that this version
 // lacks are not in it.
 func Schema() ([]byte, error) {
-	r := jsonschema.Reflector{FieldNameTag: "yaml", RequiredFromJSONSchemaTags: true, DoNotReference: true, Anonymous: true}
-	s := r.Reflect(&File{})
+	s := reflector().Reflect(&File{})
 	s.ID = SchemaURL
 	s.Title = "sbx project file"
 	if err := describeNames(s); err != nil {
@@ -28,6 +27,10 @@ func Schema() ([]byte, error) {
 		return nil, fmt.Errorf("schema: %w", err)
 	}
 	return append(text, '\n'), nil
+}
+
+func reflector() *jsonschema.Reflector {
+	return &jsonschema.Reflector{FieldNameTag: "yaml", RequiredFromJSONSchemaTags: true, DoNotReference: true, Anonymous: true}
 }
 
 // describeNames puts in what is known by data: the names of agents and presets.
@@ -65,7 +68,7 @@ func (Port) JSONSchema() *jsonschema.Schema {
 // JSONSchema is any text.
 func (Text) JSONSchema() *jsonschema.Schema { return &jsonschema.Schema{Type: "string"} }
 
-// JSONSchema is the short form alone: the long one needs interception.
-func (Rule) JSONSchema() *jsonschema.Schema {
-	return &jsonschema.Schema{Type: "string", MinLength: new(uint64(1)), Examples: []any{"api.example.com", "*.example.org:443,8443", "github.com:22/tcp"}}
+// JSONSchema is a text with a unit.
+func (Duration) JSONSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "string", Pattern: durationPattern, Examples: []any{"30s"}}
 }

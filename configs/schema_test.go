@@ -82,10 +82,13 @@ workspace:
 network:
   default: deny
   presets: [npm, github]
-  allow: ["api.example.com", "*.example.org:443,8443", "github.com:22/tcp"]
+  allow: ["api.example.com", "*.example.org:443,8443", "github.com:22/tcp", {host: api.example.net, methods: [GET], paths: ["/v1/**"], max_upload: 10MiB}]
   deny: ["gist.github.com"]
+  ask: 30s
 ports: ["3000", "127.0.0.1:8080:80"]
 env: {NODE_ENV: development}
+secrets:
+  - {name: ANTHROPIC_API_KEY, hosts: [api.anthropic.com], header: x-api-key}
 docker: {enabled: true}
 `
 
@@ -135,7 +138,9 @@ func TestSchemaRefuses(t *testing.T) {
 	s := compiled(t)
 	for _, text := range []string{
 		"naem: x\n", "network: {alow: []}\n", "resources: {memory: 4GB}\n", "resources: {cpus: \"4\"}\n", "ports: [3000]\n", "ports: [\"a:1\"]\n",
-		"network: {presets: [nmp]}\n", "agent: cluade\n", "version: 2\n", "docker: {enabled: on}\n", "secrets: []\n", "network: {ask: 30s}\n",
+		"network: {presets: [nmp]}\n", "agent: cluade\n", "version: 2\n", "docker: {enabled: on}\n",
+		"secrets: [{name: A}]\n", "network: {ask: 30}\n", "network: {proxy: direct}\n", "network: {allow: [{methods: [GET]}]}\n",
+		"network: {allow: [{host: a.example.com, paths: [v1]}]}\n",
 		"workspace: {mode: sync}\n", "workspace: {mounts: [{target: /x}]}\n", "env: {A: 1}\n", "network: {default: audit}\n",
 	} {
 		if validate(t, s, text) == nil {

@@ -32,6 +32,7 @@ func Settings() []Setting {
 		{"workspace.mode", "mode", "SBX_MODE", "how the workspace is shared"},
 		{"workspace.path", "path", "SBX_PATH", "path of the workspace in the guest"},
 		{"network.default", "network", "SBX_NETWORK", "deny or allow, for names that no rule matches"},
+		{"network.ask", "ask", "SBX_ASK", "how long a connection that no rule covers waits for your answer, such as 30s"},
 		{"docker.enabled", "docker", "SBX_DOCKER", "true or false: the guest's own Docker"},
 	}
 }
@@ -77,6 +78,7 @@ type scalars struct {
 	}
 	Network struct {
 		Default string
+		Ask     Duration
 	}
 	Docker struct {
 		Enabled Toggle
@@ -129,6 +131,8 @@ func typeOf(key string) texter {
 		return new(Count)
 	case "resources.memory", "resources.disk":
 		return new(Size)
+	case "network.ask":
+		return new(Duration)
 	case "docker.enabled":
 		return new(Toggle)
 	}

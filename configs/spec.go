@@ -22,6 +22,6 @@ func (c *Config) Spec() machine.Spec {
 	return machine.Spec{
 		Version: machine.SpecVersion, Name: c.Name, Project: c.Project, Arch: c.host.Arch,
 		Resources: c.Resources, Workspace: w, Network: c.Network,
-		Ports: slices.Clone(c.Ports), Env: maps.Clone(c.Env), User: user, Docker: c.Docker,
+		Ports: slices.Clone(c.Ports), Env: maps.Clone(c.Env), User: user, Docker: c.Docker, Secrets: slices.Clone(c.Secrets),
 	}
 }

@@ -7,8 +7,10 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sbx-vm/sbx/machine"
+	"github.com/sbx-vm/sbx/netfilter"
 )
 
 // Size is a number of bytes, written with a unit: 4GiB.
@@ -113,21 +115,18 @@ func parseListen(s string) (string, error) {
 	return addr.String(), nil
 }
 
-// Rule is one entry of an allow or deny list: the short text, or a map with
-// methods and paths.
-type Rule struct {
-	Host    string   `yaml:"host"`
-	Methods []string `yaml:"methods"`
-	Paths   []string `yaml:"paths"`
+// Duration is a time with a unit: 30s, 2m.
+type Duration time.Duration
 
-	at Position
-}
+const durationPattern = "^[0-9]+(ms|s|m)([0-9]+(ms|s))?$"
 
-func (r *Rule) setPosition(at Position) { r.at = at }
-
-// UnmarshalText takes the short form. What the pattern means is netfilter's.
-func (r *Rule) UnmarshalText(text []byte) error {
-	r.Host = string(text)
+// UnmarshalText reads what Go reads, up to what a connection may wait.
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	if err != nil || parsed < 0 || parsed > netfilter.MaxAsk {
+		return fmt.Errorf("time %q: must have a unit and be at most %s, such as 30s", cut(string(text)), netfilter.MaxAsk)
+	}
+	*d = Duration(parsed)
 	return nil
 }
 

@@ -15,6 +15,7 @@ const (
 	WidenAllow   = "allow"   // a name beyond the presets
 	WidenDefault = "default" // every public name
 	WidenPort    = "port"    // a port that others than this host can reach
+	WidenSecret  = "secret"  // a key of the user's put into requests to hosts of its choice
 	WidenMirror  = "mirror"  // a server that the host itself fetches from
 )
 

@@ -21,6 +21,9 @@ func (t Target) Allows(addr netip.Addr) bool {
 // compileHost turns a HostRule into the rule that it is, with its target.
 func compileHost(h HostRule) (compiled, error) {
 	r := Rule{Action: Allow, Pattern: h.Pattern, Origin: h.Origin}
+	if r.Origin.Source == "" {
+		r.Origin.Source = "user" // nobody else has such rules
+	}
 	pat, err := parseHostPattern(h.Pattern)
 	if err != nil {
 		return compiled{}, &RuleError{r, err}
@@ -34,6 +37,9 @@ func compileHost(h HostRule) (compiled, error) {
 		err = checkHostRange(pat.prefix)
 	} else {
 		c.target, err = parseTarget(h.To, pat)
+	}
+	if err == nil && pat.kind != kindRange {
+		err = checkWidth(pat, false)
 	}
 	if err == nil {
 		err = c.checkRaw()

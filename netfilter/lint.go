@@ -7,12 +7,12 @@ import (
 )
 
 // lint gives the warnings of a policy: rules that can never decide anything, and
-// allow rules that reach a name which strangers share. The presets were looked
-// at when they were written and are left alone.
+// allow rules that reach a name which strangers share. The presets and agents were
+// looked at when they were written and are left alone.
 func (p *Policy) lint() []Warning {
 	var out []Warning
 	for _, c := range p.rules {
-		if strings.HasPrefix(c.rule.Origin.Source, "preset:") {
+		if source := c.rule.Origin.Source; strings.HasPrefix(source, "preset:") || strings.HasPrefix(source, "agent:") {
 			continue
 		}
 		if by, ok := p.shadowedBy(c); ok {

@@ -58,6 +58,16 @@ func (e *RuleError) Error() string {
 
 func (e *RuleError) Unwrap() error { return e.Err }
 
+// SecretError is what is wrong with one secret's places; its Origin says where it stands.
+type SecretError struct {
+	Secret Secret
+	Err    error
+}
+
+func (e *SecretError) Error() string { return fmt.Sprintf("secret %q: %v", e.Secret.Name, e.Err) }
+
+func (e *SecretError) Unwrap() error { return e.Err }
+
 // Warning is what deserves a look about a rule that is valid.
 type Warning struct {
 	Rule Rule
@@ -131,7 +141,11 @@ func (p *Policy) compileRest(spec Spec) (errs []error) {
 	for _, s := range spec.Secrets {
 		c, err := compileSecret(s)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("secret %q: %w", s.Name, err))
+			errs = append(errs, &SecretError{s, err})
+			continue
+		}
+		if slices.ContainsFunc(p.secrets, func(o compiledSecret) bool { return o.secret.Name == s.Name }) {
+			errs = append(errs, &SecretError{s, errors.New("is there twice")})
 			continue
 		}
 		p.secrets = append(p.secrets, c)
@@ -193,30 +207,38 @@ func Granted(port uint16) Verdict {
 	return Verdict{Allow: true, Raw: port != 443 && port != 80, Reason: ReasonAnswer}
 }
 
-// Hash identifies what is in force, 12 hexadecimal digits, whatever the order of writing.
+// Hash identifies what is in force, 12 hexadecimal digits, whatever the order and the lines of writing.
+// The way out of the host is no part of it: a proxy's address can hold a password.
 func (p *Policy) Hash() string { return p.hash }
 
 func hashOf(spec Spec, rules []Rule) string {
 	var lines []string
-	for _, part := range slices.Concat(anys(rules), anys(spec.Hosts), anys(spec.Secrets)) {
-		text, err := json.Marshal(part)
-		if err != nil {
-			text = fmt.Append(nil, part) // strings and numbers marshal
-		}
-		lines = append(lines, string(text))
+	for _, r := range rules {
+		r.Origin = Origin{Source: r.Origin.Source}
+		lines = append(lines, marshal(r))
+	}
+	for _, h := range spec.Hosts {
+		h.Origin = Origin{Source: h.Origin.Source}
+		lines = append(lines, marshal(h))
+	}
+	for _, s := range spec.Secrets {
+		s.Origin, s.Placeholder = Origin{Source: s.Origin.Source}, ""
+		lines = append(lines, marshal(s))
 	}
 	slices.Sort(lines)
-	sum := sha256.Sum256([]byte(strings.Join(append(lines, spec.Default, spec.Ask.String(), spec.Proxy), "\n")))
+	sum := sha256.Sum256([]byte(strings.Join(append(lines, string(defaultOf(spec)), spec.Ask.String()), "\n")))
 	return hex.EncodeToString(sum[:6])
 }
 
-func anys[T any](list []T) []any {
-	out := make([]any, len(list))
-	for i, v := range list {
-		out[i] = v
+func marshal(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v) // strings and numbers marshal
 	}
-	return out
+	return string(text)
 }
+
+func defaultOf(spec Spec) Action { return cmp.Or(Action(spec.Default), Deny) }
 
 // expand gives the rules of the presets and the Spec's own.
 func (s Spec) expand() ([]Rule, error) {
@@ -298,7 +320,7 @@ func (p *Policy) build() {
 // users tells whether the rule is the user's own word. A preset is not: the
 // project's file can name one.
 func (c compiled) users() bool {
-	return c.rule.Origin.Source == "user" || c.rule.Origin.Source == "runtime"
+	return slices.Contains([]string{"user", "runtime", "answer"}, c.rule.Origin.Source)
 }
 
 // before is a total order, strongest first, for one name and port: the more
@@ -337,10 +359,10 @@ func actionRank(a Action) int {
 }
 
 func sourceRank(source string) int {
-	if i := slices.Index([]string{"runtime", "user", "project"}, source); i >= 0 {
+	if i := slices.Index([]string{"runtime", "answer", "user", "project"}, source); i >= 0 {
 		return i
 	}
-	return 3
+	return 4
 }
 
 // Rules gives all rules, the presets' too, strongest first.

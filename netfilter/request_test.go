@@ -234,6 +234,7 @@ func TestHostRulesThatAreRefused(t *testing.T) {
 		{Pattern: "*.local", To: "127.0.0.1"}, {Pattern: "a.local", To: "10.0.0.0/8"}, {Pattern: "10.0.0.0/8", To: ""},
 		{Pattern: "10.0.0.0/8:22/tcp", To: "127.0.0.1"},
 		{Pattern: "10.0.0.1/8:22/tcp"}, {Pattern: "fd00::/8"}, {Pattern: "::1"}, {Pattern: "a.test", To: "::ffff:127.0.0.1"},
+		{Pattern: "**", To: "10.0.0.0/8"}, {Pattern: "*.com", To: "10.0.0.0/8"}, {Pattern: "**", To: "127.0.0.1:80"},
 	} {
 		if _, _, err := Compile(Spec{Hosts: []HostRule{h}}); err == nil {
 			t.Errorf("%+v is taken", h)

@@ -69,6 +69,7 @@ func describeWidening(asked []configs.Widening) []string {
 		configs.WidenMount:   "share a folder outside the project",
 		configs.WidenMask:    "show the guest files that are hidden otherwise",
 		configs.WidenAllow:   "reach a name on the network",
+		configs.WidenSecret:  "put a key of yours into its requests",
 		configs.WidenDefault: "reach every public name",
 		configs.WidenPort:    "let other machines connect",
 		configs.WidenMirror:  "fetch packages from a server of its choice",
