@@ -132,6 +132,27 @@ func moreRows() []row {
 				t.Errorf("%v", m)
 			}
 		}},
+		{"X1_ten_half_open_change_nothing", func(t *testing.T, w *world) {
+			w.net.serve(t, 22, echo)
+			addr := w.guest.resolve("github.com")
+			open := w.guest.mustDial(addr, 22)
+			for i := range 10 {
+				w.guest.inject(ipFrame(protoTCP, addr, synPacket(uint16(2000+i), addr, 22)))
+			}
+			roundTrip(t, open)
+			roundTrip(t, w.guest.mustDial(addr, 22))
+		}},
+		{"L12_malformed_frames_beside_a_connection", func(t *testing.T, w *world) {
+			w.net.serve(t, 22, echo)
+			open := w.guest.mustDial(w.guest.resolve("github.com"), 22)
+			for _, c := range badFrames() {
+				w.guest.inject(c.frame)
+				roundTrip(t, open)
+			}
+			if n := w.link.panics.Load(); n > 0 {
+				t.Errorf("%d panics in the stack", n)
+			}
+		}},
 		{"G2_no_forwarding_interface", func(t *testing.T, w *world) {
 			for _, port := range []uint16{22, 80, 443, 2375, 7777, 8080} {
 				if c, err := w.guest.dial(gatewayAddr, port); err == nil {
