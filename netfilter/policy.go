@@ -207,6 +207,14 @@ func Granted(port uint16) Verdict {
 	return Verdict{Allow: true, Raw: port != 443 && port != 80, Reason: ReasonAnswer}
 }
 
+// PatternFor is how a rule for exactly one port of a name is written; bytes on it are read where Granted says so.
+func PatternFor(name string, port uint16) string {
+	if Granted(port).Raw {
+		return fmt.Sprintf("%s:%d/tcp", name, port)
+	}
+	return fmt.Sprintf("%s:%d", name, port)
+}
+
 // Hash identifies what is in force, 12 hexadecimal digits, whatever the order and the lines of writing.
 // The way out of the host is no part of it: a proxy's address can hold a password.
 func (p *Policy) Hash() string { return p.hash }

@@ -126,12 +126,16 @@ func (b *Sandbox) WriteRules(rules []netfilter.Rule) error {
 	return writeJSON(b.file("rules.json"), rulesFile{Version: 1, Rules: rules})
 }
 
-// Keys are the SSH keys between supervisor and guest, both in PEM. They are made
-// on the host, for this sandbox.
+// Keys are what is made on the host for this sandbox alone, in PEM: the SSH keys between supervisor and
+// guest, and the authority that signs for intercepted names. Placeholders are what the guest has in
+// place of secrets, by their names.
 type Keys struct {
-	Version int    `json:"version"`
-	Host    string `json:"host"`   // the guest's server key
-	Client  string `json:"client"` // the supervisor's
+	Version      int               `json:"version"`
+	Host         string            `json:"host"`   // the guest's server key
+	Client       string            `json:"client"` // the supervisor's
+	CACert       string            `json:"ca_cert,omitempty"`
+	CAKey        string            `json:"ca_key,omitempty"`
+	Placeholders map[string]string `json:"placeholders,omitempty"`
 }
 
 // ReadKeys reads them; [fs.ErrNotExist] before the first start.

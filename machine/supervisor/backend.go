@@ -3,12 +3,14 @@ package supervisor
 import (
 	"context"
 	"io"
+	"maps"
 	"time"
 
 	"github.com/sbx-vm/sbx/machine"
 	"github.com/sbx-vm/sbx/machine/control"
 	"github.com/sbx-vm/sbx/machine/control/server"
 	"github.com/sbx-vm/sbx/netfilter/audit"
+	"github.com/sbx-vm/sbx/netfilter/gateway"
 )
 
 // backend is the Supervisor as the control socket sees it.
@@ -59,6 +61,11 @@ func (b backend) Stop(ctx context.Context) error {
 }
 
 func (b backend) Exec(ctx context.Context, request control.ExecRequest, streams control.Streams) (control.Exit, error) {
+	// A secret that was set after the start is in the environment of what begins now.
+	if env := b.s.secrets.environment(); len(env) > 0 && len(request.Argv) > 0 {
+		maps.Copy(env, request.Env)
+		request.Env = env
+	}
 	return b.s.guest.exec(ctx, request, streams)
 }
 
@@ -77,6 +84,59 @@ func (b backend) EditPolicy(edit control.PolicyEdit) (control.PolicyView, error)
 	}
 	b.s.gateway.SetPolicy(policy)
 	return b.s.rules.view(), nil
+}
+
+func (b backend) Pending(ctx context.Context, seen *uint64) (control.Pending, error) {
+	if seen == nil {
+		list, version, err := b.s.gateway.WaitPending(ctx, 0)
+		return pending(list, version), err
+	}
+	list, version, err := b.s.gateway.WaitPending(ctx, *seen)
+	return pending(list, version), err
+}
+
+func pending(list []gateway.Question, version uint64) control.Pending {
+	p := control.Pending{Seen: version, Questions: []control.Question{}}
+	for _, q := range list {
+		p.Questions = append(p.Questions, control.Question{ID: q.ID, Name: q.Name, Port: q.Port, Since: q.Since, Until: q.Until, Count: q.Count})
+	}
+	return p
+}
+
+func (b backend) Answer(a control.Answer) error {
+	if a.Scope != control.ScopeRun {
+		return b.s.gateway.Answer(a.ID, a.Allow)
+	}
+	for _, q := range b.s.gateway.Pending() {
+		if q.ID != a.ID {
+			continue
+		}
+		policy, err := b.s.rules.answer(q.Name, q.Port, a.Allow)
+		if err != nil {
+			return err
+		}
+		b.s.gateway.SetPolicy(policy)
+		return nil
+	}
+	return gateway.ErrNoQuestion
+}
+
+func (b backend) Live() []control.Connection {
+	list := []control.Connection{}
+	for _, f := range b.s.gateway.Live() {
+		list = append(list, control.Connection{
+			ID: f.ID, Name: f.Name, Addr: f.Addr, Port: f.Port, Proto: f.Proto, Rule: f.Rule, Started: f.Started,
+			BytesUp: f.BytesUp, BytesDown: f.BytesDown,
+		})
+	}
+	return list
+}
+
+// ReloadSecrets reads the values again. What fails of it leaves that secret without a value.
+func (b backend) ReloadSecrets(ctx context.Context) ([]string, error) {
+	err := b.s.secrets.load(ctx)
+	b.s.gateway.SetSecrets(b.s.secrets.vault())
+	return b.s.secrets.missing(), err
 }
 
 func (b backend) Denials(since time.Time) []audit.Entry { return b.s.gateway.Denials(since) }

@@ -56,7 +56,10 @@ type fileServer struct {
 // being root, it keeps the id and loses every capability, so it is the owner of
 // root's files and nothing more, and Landlock leaves it only the exports.
 func (s *Supervisor) startFileServer(context.Context) error {
-	config := virtiofs.Config{Exports: s.exports(), GuestUID: uint32(s.spec.User.UID), GuestGID: uint32(s.spec.User.GID), Protect: s.spec.Workspace.Protect, Mask: s.spec.Workspace.Mask}
+	config := virtiofs.Config{
+		Exports: s.exports(), GuestUID: uint32(s.spec.User.UID), GuestGID: uint32(s.spec.User.GID),
+		Protect: s.spec.Workspace.Protect, Mask: s.spec.Workspace.Mask,
+	}
 	profile, err := s.fileProfile()
 	if err != nil {
 		return err

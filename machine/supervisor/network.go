@@ -24,6 +24,7 @@ func (s *Supervisor) startGateway(ctx context.Context) error {
 	s.gateway, err = gateway.Start(context.WithoutCancel(ctx), gateway.Config{
 		Link: s.qemu.Net, MAC: guestMAC(s.spec.Name), Guest: guestPrefix(), Gateway: gatewayAddr(), MTU: gateway.DefaultMTU,
 		Policy: s.rules.compiled(), HostNet: s.hostNet, Resolver: net.DefaultResolver, Dialer: &net.Dialer{}, Audit: s.audit, Log: s.o.Log,
+		Authority: s.authority, Secrets: s.secrets.vault(),
 	})
 	return err
 }

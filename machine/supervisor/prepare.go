@@ -27,6 +27,7 @@ import (
 	"github.com/sbx-vm/sbx/machine/qemu"
 	"github.com/sbx-vm/sbx/machine/store"
 	"github.com/sbx-vm/sbx/netfilter/gateway"
+	"github.com/sbx-vm/sbx/netfilter/intercept"
 )
 
 // The guest's network: one guest and one neighbour. 100.64/10 is what a container
@@ -59,12 +60,21 @@ func (s *Supervisor) prepare(ctx context.Context) error {
 	if err := s.prepareDisk(ctx); err != nil {
 		return err
 	}
-	if s.rules, err = loadRules(s.files, s.spec.Network); err != nil {
-		return err
-	}
 	keys, err := s.keys()
 	if err != nil {
 		return err
+	}
+	for i, secret := range s.spec.Network.Secrets {
+		s.spec.Network.Secrets[i].Placeholder = keys.Placeholders[secret.Name]
+	}
+	if s.rules, err = loadRules(s.files, s.spec.Network); err != nil {
+		return err
+	}
+	if s.authority, err = intercept.LoadAuthority([]byte(keys.CACert), []byte(keys.CAKey)); err != nil {
+		return err
+	}
+	if err := s.secrets.load(ctx); err != nil {
+		s.o.Log.Warn("secrets", "error", err)
 	}
 	return s.writeInitrd(keys)
 }
@@ -78,17 +88,41 @@ func (s *Supervisor) prepareDisk(ctx context.Context) error {
 	return image.CheckOverlay(ctx, s.files.Disk(), s.img)
 }
 
-// keys makes the sandbox's SSH keys at the first start.
+// keys makes what the sandbox's own files lack: all of it at the first start, placeholders for secrets that
+// came later.
 func (s *Supervisor) keys() (store.Keys, error) {
 	keys, err := s.files.ReadKeys()
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return keys, err
 	}
-	if keys.Host, err = newKey(); err != nil {
-		return keys, err
+	changed := false
+	for _, key := range []*string{&keys.Host, &keys.Client} {
+		if *key != "" {
+			continue
+		}
+		if *key, err = newKey(); err != nil {
+			return keys, err
+		}
+		changed = true
 	}
-	if keys.Client, err = newKey(); err != nil {
-		return keys, err
+	if keys.CACert == "" {
+		cert, key, err := intercept.NewAuthority(s.spec.Name, time.Now())
+		if err != nil {
+			return keys, err
+		}
+		keys.CACert, keys.CAKey, changed = string(cert), string(key), true
+	}
+	for _, secret := range s.spec.Network.Secrets {
+		if keys.Placeholders[secret.Name] == "" {
+			keys.Placeholders = maps.Clone(keys.Placeholders)
+			if keys.Placeholders == nil {
+				keys.Placeholders = map[string]string{}
+			}
+			keys.Placeholders[secret.Name], changed = intercept.NewPlaceholder(), true
+		}
+	}
+	if !changed {
+		return keys, nil
 	}
 	return keys, s.files.WriteKeys(keys)
 }
@@ -139,19 +173,16 @@ func (s *Supervisor) bootConfig(keys store.Keys) (boot.Config, error) {
 	if err != nil {
 		return boot.Config{}, err
 	}
+	certificates += keys.CACert
 	c := boot.Config{
 		Version: 1, Hostname: s.spec.Name, Time: time.Now().UTC(),
 		Net:     &boot.Net{MAC: guestMAC(s.spec.Name).String(), Address: guestPrefix(), Gateway: gatewayAddr(), MTU: gateway.DefaultMTU},
 		User:    boot.User{Name: s.spec.User.Name, UID: s.spec.User.UID, GID: s.spec.User.GID},
 		HostKey: keys.Host, AuthorizedKey: string(ssh.MarshalAuthorizedKey(client.PublicKey())),
-		Workdir: s.spec.Workspace.Target, Env: map[string]string{}, Docker: s.spec.Docker, CACerts: certificates,
+		Workdir: s.spec.Workspace.Target, Env: trust.Environment(), Docker: s.spec.Docker, CACerts: certificates,
 	}
-	if certificates != "" {
-		maps.Copy(c.Env, trust.Environment())
-	}
-	for k, v := range s.spec.Env {
-		c.Env[k] = v
-	}
+	maps.Copy(c.Env, s.spec.Env)
+	maps.Copy(c.Env, s.secrets.environment())
 	for i, e := range s.exports() {
 		c.Mounts = append(c.Mounts, boot.Mount{Export: e.Name, Target: s.targets()[i], ReadOnly: e.ReadOnly})
 	}

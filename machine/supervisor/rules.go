@@ -19,6 +19,7 @@ type rules struct {
 
 	mu       sync.Mutex
 	runtime  []netfilter.Rule
+	answers  []netfilter.Rule // to questions, for as long as the sandbox runs
 	policy   *netfilter.Policy
 	warnings []netfilter.Warning
 }
@@ -29,14 +30,14 @@ func loadRules(files *store.Sandbox, base netfilter.Spec) (*rules, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.policy, r.warnings, err = r.compile(runtime)
+	r.policy, r.warnings, err = r.compile(runtime, nil)
 	r.runtime = runtime
 	return r, err
 }
 
-func (r *rules) compile(runtime []netfilter.Rule) (*netfilter.Policy, []netfilter.Warning, error) {
+func (r *rules) compile(runtime, answers []netfilter.Rule) (*netfilter.Policy, []netfilter.Warning, error) {
 	spec := r.base
-	spec.Rules = slices.Concat(r.base.Rules, runtime)
+	spec.Rules = slices.Concat(r.base.Rules, runtime, answers)
 	return netfilter.Compile(spec)
 }
 
@@ -77,7 +78,7 @@ func (r *rules) edit(e control.PolicyEdit) (*netfilter.Policy, error) {
 			runtime = append(runtime, add)
 		}
 	}
-	policy, warnings, err := r.compile(runtime)
+	policy, warnings, err := r.compile(runtime, r.answers)
 	if err != nil {
 		return nil, err
 	}
@@ -85,5 +86,22 @@ func (r *rules) edit(e control.PolicyEdit) (*netfilter.Policy, error) {
 		return nil, errors.Join(err, errors.New("the rules are as they were"))
 	}
 	r.runtime, r.policy, r.warnings = runtime, policy, warnings
+	return policy, nil
+}
+
+// answer makes the user's word on a name and port hold for as long as the sandbox runs.
+func (r *rules) answer(name string, port uint16, allow bool) (*netfilter.Policy, error) {
+	rule := netfilter.Rule{Action: netfilter.Deny, Pattern: netfilter.PatternFor(name, port), Origin: netfilter.Origin{Source: "answer"}}
+	if allow {
+		rule.Action = netfilter.Allow
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	answers := append(r.answers[:len(r.answers):len(r.answers)], rule)
+	policy, warnings, err := r.compile(r.runtime, answers)
+	if err != nil {
+		return nil, err
+	}
+	r.answers, r.policy, r.warnings = answers, policy, warnings
 	return policy, nil
 }

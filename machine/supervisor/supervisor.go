@@ -25,6 +25,7 @@ import (
 	"github.com/sbx-vm/sbx/machine/store"
 	"github.com/sbx-vm/sbx/netfilter/audit"
 	"github.com/sbx-vm/sbx/netfilter/gateway"
+	"github.com/sbx-vm/sbx/netfilter/intercept"
 )
 
 // Phase is how far a start is, for a person.
@@ -62,14 +63,16 @@ type Supervisor struct {
 	img   image.Image
 	host  qemu.Host
 
-	rules   *rules
-	audit   *audit.Log
-	share   *fileServer
-	qemu    *qemu.Process
-	gateway *gateway.Gateway
-	ports   *ports
-	guest   *guest
-	control *server.Server
+	rules     *rules
+	secrets   *secrets
+	authority *intercept.Authority
+	audit     *audit.Log
+	share     *fileServer
+	qemu      *qemu.Process
+	gateway   *gateway.Gateway
+	ports     *ports
+	guest     *guest
+	control   *server.Server
 
 	mu     sync.Mutex
 	record store.Record
@@ -90,6 +93,7 @@ func Run(ctx context.Context, o Options) error {
 	if s.spec, err = s.files.ReadSpec(); err != nil {
 		return err
 	}
+	s.secrets = &secrets{s: s}
 	s.record = store.Record{State: machine.Starting, Started: time.Now().UTC(), Supervisor: store.Identify(os.Getpid())}
 	if err := s.files.WriteRecord(s.record); err != nil {
 		return err

@@ -106,7 +106,7 @@ func (g *Gateway) readQuery(b []byte) (*query, []byte) {
 		g.denied(audit.Entry{Kind: audit.DNS, Name: printable(question.Name), Reason: netfilter.ReasonBadName})
 		return nil, pack(reply(msg, dns.RcodeNameError))
 	}
-	v := g.decide(name, 0)
+	v := g.decideName(name)
 	if v.Ask && g.asks.names.Allow() {
 		return &query{msg, name, true}, nil
 	}
@@ -170,7 +170,7 @@ func (g *Gateway) answerName(q *query, err error) []byte {
 	if q.msg.Question[0].Qtype == dns.TypeAAAA {
 		return pack(answer)
 	}
-	v := g.decide(q.name, 0)
+	v := g.decideName(q.name)
 	if !v.Allow && !v.Ask {
 		return pack(reply(q.msg, dns.RcodeNameError))
 	}

@@ -38,7 +38,7 @@ func FuzzDNS(f *testing.F) {
 		if q == nil {
 			return
 		}
-		if name, err := netfilter.Canonical(q.name); err != nil || name != q.name || !g.decide(q.name, 0).Allow {
+		if name, err := netfilter.Canonical(q.name); err != nil || name != q.name || !g.decideName(q.name).Allow {
 			t.Fatalf("left to resolve: %q", q.name)
 		}
 	})

@@ -62,7 +62,7 @@ func (g *Gateway) lookup(name string) {
 	err := errBusy
 	defer func() { g.lookups.finish(name, err) }()
 	defer g.recoverPanic("lookup")
-	_, err = g.resolve(g.ctx, name, g.decide(name, 0).Target)
+	_, err = g.resolve(g.ctx, name, g.decideName(name).Target)
 }
 
 // finish tells all who wait for the name.

@@ -130,8 +130,9 @@ func (g *Gateway) Drops() map[string]uint64 {
 	return counts
 }
 
-func (g *Gateway) decide(name string, port uint16) netfilter.Verdict {
-	return g.policy.Load().Decide(netfilter.Request{Name: name, Port: port})
+// decideName tells whether a name may be resolved.
+func (g *Gateway) decideName(name string) netfilter.Verdict {
+	return g.policy.Load().Decide(netfilter.Request{Name: name})
 }
 
 func fromAddr(a netip.Addr) tcpip.Address { return tcpip.AddrFrom4(a.As4()) }

@@ -38,6 +38,12 @@ type Backend interface {
 	Policy() control.PolicyView
 	EditPolicy(edit control.PolicyEdit) (control.PolicyView, error)
 	Denials(since time.Time) []audit.Entry
+	// Pending gives the open questions: at once without seen, else when they differ from those of seen.
+	Pending(ctx context.Context, seen *uint64) (control.Pending, error)
+	Answer(a control.Answer) error
+	Live() []control.Connection
+	// ReloadSecrets reads the values again and gives the names of those without one.
+	ReloadSecrets(ctx context.Context) (missing []string, err error)
 }
 
 // Server listens until Close.
@@ -70,6 +76,10 @@ func Listen(path string, backend Backend, log *slog.Logger) (*Server, error) {
 	mux.HandleFunc("GET "+control.PathPolicy, s.policy)
 	mux.HandleFunc("POST "+control.PathPolicy, s.editPolicy)
 	mux.HandleFunc("GET "+control.PathDenials, s.denials)
+	mux.HandleFunc("GET "+control.PathPending, s.pending)
+	mux.HandleFunc("POST "+control.PathAnswer, s.answer)
+	mux.HandleFunc("GET "+control.PathLive, s.live)
+	mux.HandleFunc("POST "+control.PathSecrets, s.reloadSecrets)
 	mux.HandleFunc("POST "+control.PathExec, s.exec)
 	mux.HandleFunc("POST "+control.PathSFTP, s.stream(backend.SFTP))
 	mux.HandleFunc("POST "+control.PathDocker, s.stream(backend.Docker))
@@ -157,6 +167,48 @@ func (s *Server) editPolicy(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, view)
+}
+
+func (s *Server) pending(w http.ResponseWriter, r *http.Request) {
+	var seen *uint64
+	if text := r.FormValue("seen"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			fail(w, http.StatusBadRequest, err)
+			return
+		}
+		seen = &n
+	}
+	p, err := s.backend.Pending(r.Context(), seen)
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	answer(w, p)
+}
+
+func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
+	var a control.Answer
+	if err := decode(r, &a); err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	if err := s.backend.Answer(a); err != nil {
+		fail(w, http.StatusConflict, err)
+		return
+	}
+	answer(w, struct{}{})
+}
+
+func (s *Server) live(w http.ResponseWriter, _ *http.Request) { answer(w, s.backend.Live()) }
+
+func (s *Server) reloadSecrets(w http.ResponseWriter, r *http.Request) {
+	missing, err := s.backend.ReloadSecrets(r.Context())
+	if err != nil {
+		fail(w, http.StatusUnprocessableEntity, err)
+		return
+	}
+	answer(w, append([]string{}, missing...))
 }
 
 func (s *Server) denials(w http.ResponseWriter, r *http.Request) {
