@@ -141,6 +141,9 @@ func (e *engine) settle(ctx context.Context, now, confirmed bool) (outcome, erro
 		}
 		out.plan = tree.Reconcile(e.base, e.h, e.g, e.options(confirmed))
 		e.settled(out.plan.Settled)
+		if e.review { // what the guest deletes in its own copy is for the user to see, and nothing more
+			out.plan.Halts = slices.DeleteFunc(out.plan.Halts, func(h tree.Halt) bool { return h.Side == tree.Guest })
+		}
 		if len(out.plan.Halts) > 0 {
 			return out, nil
 		}

@@ -20,7 +20,7 @@ func Reconcile(base, host, guest Tree, o Options) Plan {
 	for i := 0; i < len(r.paths); {
 		i = r.visit(i)
 	}
-	slices.SortStableFunc(r.plan.Actions, byPhase)
+	Order(r.plan.Actions)
 	r.halt()
 	return r.plan
 }
@@ -230,6 +230,9 @@ func (r *reconciler) hold(p, why string) {
 func (r *reconciler) act(a Action) { r.plan.Actions = append(r.plan.Actions, a) }
 
 func other(s Side) Side { return Host + Guest - s }
+
+// Order sorts actions so that each finds what it needs.
+func Order(actions []Action) { slices.SortStableFunc(actions, byPhase) }
 
 // byPhase orders actions; content goes before its folder and comes after it.
 func byPhase(a, b Action) int {

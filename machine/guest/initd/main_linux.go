@@ -20,6 +20,7 @@ import (
 	"github.com/sbx-vm/sbx/machine/guest/boot"
 	"github.com/sbx-vm/sbx/machine/guest/sshd"
 	"github.com/sbx-vm/sbx/machine/guest/trust"
+	"github.com/sbx-vm/sbx/sync/mirror/agent"
 )
 
 // Where the agent keeps itself after it left the initramfs: a tmpfs, not the disk.
@@ -49,6 +50,8 @@ func Main(args []string) int {
 		err = serve(log)
 	case word == "sftp":
 		err = serveFiles()
+	case word == "mirror":
+		err = agent.Serve(context.Background(), os.Stdin, os.Stdout)
 	case word == "listen-exec" && len(args) > 2:
 		err = listenExec(args[2:])
 	case os.Getpid() == 1 && word == "stage2":
