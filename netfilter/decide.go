@@ -31,7 +31,7 @@ func (p *Policy) Decide(req Request) Verdict {
 	}
 	matching := p.matching(req.Name)
 	if localName(req.Name) {
-		matching = slices.DeleteFunc(matching, func(c compiled) bool { return c.pat.kind != kindExact || c.target == (Target{}) })
+		matching = slices.DeleteFunc(matching, func(c *compiled) bool { return c.pat.kind != kindExact || c.target == (Target{}) })
 		if len(matching) == 0 {
 			return Verdict{Reason: ReasonLocalName}
 		}
@@ -52,7 +52,7 @@ func (p *Policy) Intercepts(name string, port uint16) bool {
 }
 
 // matching gives the rules for a name, strongest first.
-func (p *Policy) matching(name string) []compiled {
+func (p *Policy) matching(name string) []*compiled {
 	found := slices.Clone(p.index[ruleKey{kindExact, name}])
 	found = append(found, p.index[ruleKey{kindBelow, name}]...)
 	for rest, direct := name, true; ; direct = false {
@@ -71,7 +71,7 @@ func (p *Policy) matching(name string) []compiled {
 
 // decideName tries every port at which the verdict can change: where a range of
 // a matching rule begins, and just after one ends.
-func (p *Policy) decideName(matching []compiled, req Request) Verdict {
+func (p *Policy) decideName(matching []*compiled, req Request) Verdict {
 	req.Port = 443
 	best := p.decidePort(matching, req)
 	for _, port := range breakpoints(matching) {
@@ -89,7 +89,7 @@ func (p *Policy) decideName(matching []compiled, req Request) Verdict {
 	return best
 }
 
-func breakpoints(rules []compiled) []uint16 {
+func breakpoints(rules []*compiled) []uint16 {
 	ports := []uint16{80, 443}
 	for _, c := range rules {
 		for _, r := range c.ports {
@@ -103,13 +103,15 @@ func breakpoints(rules []compiled) []uint16 {
 	return slices.Compact(ports)
 }
 
-func (p *Policy) decidePort(matching []compiled, req Request) Verdict {
-	narrow := slices.ContainsFunc(matching, func(c compiled) bool {
-		_, ok := find(c.ports, req.Port)
-		return ok && c.scope.narrow()
-	})
+func (p *Policy) decidePort(matching []*compiled, req Request) Verdict {
+	narrow, paths := false, false
+	for _, c := range matching {
+		if _, ok := find(c.ports, req.Port); ok && c.scope.narrow() {
+			narrow, paths = true, paths || len(c.scope.paths) > 0
+		}
+	}
 	q := question{port: req.Port, method: req.Method}
-	if req.Method != "" && narrow {
+	if req.Method != "" && paths {
 		var ok bool
 		if q.segments, ok = segmentsOf(req.Path); !ok {
 			return Verdict{Intercept: true, Reason: ReasonBadPath}
@@ -134,17 +136,17 @@ type question struct {
 	segments []string
 }
 
-func (p *Policy) decideQuestion(matching []compiled, q question) Verdict {
-	if j := judge(matching, q, compiled.users); j.found && !j.allow && j.rule.rule.Action == Deny {
+func (p *Policy) decideQuestion(matching []*compiled, q question) Verdict {
+	if j := judge(matching, q, (*compiled).users); j.found && !j.allow && j.rule.rule.Action == Deny {
 		return j.verdict()
 	}
-	if j := judge(matching, q, func(compiled) bool { return true }); j.found {
+	if j := judge(matching, q, func(*compiled) bool { return true }); j.found {
 		return j.verdict()
 	}
 	switch {
 	case p.allowAll && (q.port == 443 || q.port == 80):
 		return Verdict{Allow: true, Reason: ReasonDefaultAllow}
-	case p.allowAll || slices.ContainsFunc(matching, func(c compiled) bool { return c.rule.Action == Allow }):
+	case p.allowAll || slices.ContainsFunc(matching, func(c *compiled) bool { return c.rule.Action == Allow }):
 		return Verdict{Reason: ReasonPort}
 	}
 	return Verdict{Reason: ReasonNoRule}
@@ -152,7 +154,7 @@ func (p *Policy) decideQuestion(matching []compiled, q question) Verdict {
 
 // judged is the rule that decides, and how.
 type judged struct {
-	rule  compiled
+	rule  *compiled
 	at    portRange
 	found bool
 	allow bool
@@ -173,7 +175,7 @@ func (j judged) verdict() Verdict {
 
 // judge finds what decides among the rules that want allows, which come strongest first: group by
 // group of equal patterns.
-func judge(matching []compiled, q question, want func(compiled) bool) judged {
+func judge(matching []*compiled, q question, want func(*compiled) bool) judged {
 	for len(matching) > 0 {
 		n := 1
 		for n < len(matching) && matching[n].pat.specificity() == matching[0].pat.specificity() {
@@ -189,7 +191,7 @@ func judge(matching []compiled, q question, want func(compiled) bool) judged {
 
 // judgeGroup decides among equals: narrow rules stand before whole ones, and deny before allow. Among allows
 // of the same kind one that is read wins over a raw one.
-func judgeGroup(group []compiled, q question, want func(compiled) bool) judged {
+func judgeGroup(group []*compiled, q question, want func(*compiled) bool) judged {
 	var best, claim judged
 	for _, c := range group {
 		r, ok := find(c.ports, q.port)
@@ -226,7 +228,7 @@ func (j judged) sameRank(o judged) bool {
 
 // decideAddr decides a literal address: the longest range that holds it, by the same order as for names.
 func (p *Policy) decideAddr(addr netip.Addr, port uint16) Verdict {
-	var matching []compiled
+	var matching []*compiled
 	for _, c := range p.ranges {
 		if c.pat.prefix.Contains(addr) {
 			matching = append(matching, c)
@@ -235,10 +237,10 @@ func (p *Policy) decideAddr(addr netip.Addr, port uint16) Verdict {
 	if len(matching) == 0 || port == 0 {
 		return Verdict{Reason: ReasonLiteral}
 	}
-	if j := judge(matching, question{port: port}, compiled.users); j.found && !j.allow {
+	if j := judge(matching, question{port: port}, (*compiled).users); j.found && !j.allow {
 		return j.verdict()
 	}
-	if j := judge(matching, question{port: port}, func(compiled) bool { return true }); j.found {
+	if j := judge(matching, question{port: port}, func(*compiled) bool { return true }); j.found {
 		return j.verdict()
 	}
 	return Verdict{Reason: ReasonPort}

@@ -48,13 +48,13 @@ func (p *Policy) lintSecrets() []Warning {
 // shadowedBy gives the rule that decides everywhere in the place of c, if c
 // decides nowhere. It asks about a name that is typical for the pattern, one that
 // no narrower pattern was written for, at every port where the answer can change.
-func (p *Policy) shadowedBy(c compiled) (Rule, bool) {
+func (p *Policy) shadowedBy(c *compiled) (Rule, bool) {
 	if c.scope.narrow() || c.pat.kind == kindRange {
 		return Rule{}, false // which requests and addresses there are is not known
 	}
 	matching := p.matching(c.pat.typical())
 	// Requests that no narrow rule was written for are what rules for all of them decide.
-	matching = slices.DeleteFunc(matching, func(o compiled) bool { return o.scope.narrow() })
+	matching = slices.DeleteFunc(matching, func(o *compiled) bool { return o.scope.narrow() })
 	var by *Rule
 	for _, port := range breakpoints(matching) {
 		if _, ok := find(c.ports, port); !ok {

@@ -23,9 +23,9 @@ type Policy struct {
 	ask      time.Duration
 	hash     string
 	secrets  []compiledSecret
-	ranges   []compiled             // those for literal addresses, in the order of before
-	rules    []compiled             // in the order of before, so that the order of writing decides nothing
-	index    map[ruleKey][]compiled // by kind and base: what matches a name is found by its suffixes
+	ranges   []*compiled             // those for literal addresses, in the order of before
+	rules    []*compiled             // in the order of before, so that the order of writing decides nothing
+	index    map[ruleKey][]*compiled // by kind and base: what matches a name is found by its suffixes
 }
 
 type ruleKey struct {
@@ -85,7 +85,7 @@ func (w Warning) String() string {
 //
 // An allow rule without ports means 443 and 80; a deny rule without ports all ports.
 func Compile(spec Spec) (*Policy, []Warning, error) {
-	p := &Policy{index: map[ruleKey][]compiled{}}
+	p := &Policy{index: map[ruleKey][]*compiled{}}
 	var errs []error
 	switch spec.Default {
 	case "", string(Deny):
@@ -111,7 +111,7 @@ func Compile(spec Spec) (*Policy, []Warning, error) {
 			errs = append(errs, &RuleError{r, err})
 			continue
 		}
-		p.rules = append(p.rules, c)
+		p.rules = append(p.rules, &c)
 	}
 	errs = append(errs, p.compileRest(spec)...)
 	if len(errs) > 0 {
@@ -136,7 +136,7 @@ func (p *Policy) compileRest(spec Spec) (errs []error) {
 			errs = append(errs, err)
 			continue
 		}
-		p.rules = append(p.rules, c)
+		p.rules = append(p.rules, &c)
 	}
 	for _, s := range spec.Secrets {
 		c, err := compileSecret(s)
@@ -314,7 +314,7 @@ func (c compiled) checkRaw() error {
 }
 
 func (p *Policy) build() {
-	slices.SortStableFunc(p.rules, compiled.before)
+	slices.SortStableFunc(p.rules, (*compiled).before)
 	for _, c := range p.rules {
 		if c.pat.kind == kindRange {
 			p.ranges = append(p.ranges, c)
@@ -327,14 +327,14 @@ func (p *Policy) build() {
 
 // users tells whether the rule is the user's own word. A preset is not: the
 // project's file can name one.
-func (c compiled) users() bool {
+func (c *compiled) users() bool {
 	return slices.Contains([]string{"user", "runtime", "answer"}, c.rule.Origin.Source)
 }
 
 // before is a total order, strongest first, for one name and port: the more
 // specific pattern, deny before allow, read before raw. What remains only
 // chooses which of two rules with the same effect is named as the reason.
-func (c compiled) before(o compiled) int {
+func (c *compiled) before(o *compiled) int {
 	return cmp.Or(
 		-cmp.Compare(c.pat.specificity(), o.pat.specificity()),
 		cmp.Compare(narrowRank(c.scope), narrowRank(o.scope)),

@@ -131,6 +131,7 @@ func segmentsOf(path string) ([]string, bool) {
 	}
 	segments := strings.Split(plain[1:], "/")
 	for i, s := range segments {
+		s, _, _ := strings.Cut(s, "%3B") // a parameter, to a server that decodes first
 		if s == "." || s == ".." || s == "" && i != len(segments)-1 {
 			return nil, false
 		}
@@ -141,10 +142,13 @@ func segmentsOf(path string) ([]string, bool) {
 // decodePath undoes the encoding of unreserved characters (RFC 3986 section 6.2.2.2); all others stay
 // encoded, with capital digits. False for an encoded slash, backslash, dot, percent sign or control character.
 func decodePath(path string) (string, bool) {
+	if strings.IndexByte(path, '%') < 0 {
+		return path, !strings.ContainsFunc(path, refusedInPath)
+	}
 	var b strings.Builder
 	for i := 0; i < len(path); i++ {
 		c := path[i]
-		if c < 0x21 || c == 0x7f || c == '\\' {
+		if refusedInPath(rune(c)) {
 			return "", false
 		}
 		if c != '%' {
@@ -170,6 +174,12 @@ func decodePath(path string) (string, bool) {
 		}
 	}
 	return b.String(), true
+}
+
+// refusedInPath finds what no path may hold unencoded (RFC 3986 section 3.3), and what begins a parameter:
+// some servers read "/v1/..;/admin" as "/admin".
+func refusedInPath(c rune) bool {
+	return c < 0x21 || c >= 0x7f || c == '\\' || c == ';' || c == '?' || c == '#'
 }
 
 func unhex(c byte) int {

@@ -60,6 +60,13 @@ func TestRequests(t *testing.T) {
 		{clone, "github.com", 443, "POST", "/o/r.git/x%5cgit-upload-pack", "bad_path"},
 		{clone, "github.com", 443, "POST", "//git-upload-pack", "bad_path"},
 		{clone, "github.com", 443, "GET", "*", "bad_path"},
+		{clone, "github.com", 443, "GET", "/a/..;/b", "bad_path"},
+		{clone, "github.com", 443, "GET", "/a/..%3b/b", "bad_path"},
+		{clone, "github.com", 443, "GET", "/a;b", "bad_path"},
+		{clone, "github.com", 443, "GET", "/a#/b", "bad_path"},
+		{clone, "github.com", 443, "GET", "/\xff", "bad_path"},
+		{clone, "github.com", 443, "GET", "/%c3%a9", "+rule mitm"},
+		{[]string{"allow api.x.example GET,OPTIONS"}, "api.x.example", 443, "OPTIONS", "*", "+rule mitm"},
 		{clone, "github.com", 443, MethodWebSocket, "/o", "request"},
 		{clone, "github.com", 80, "GET", "/", "port"},
 		// A narrow allow claims its pattern: a wider rule does not open the rest.

@@ -103,7 +103,7 @@ type Verdict struct {
 	Ask       bool   // denied because no rule covers it, and the user may be asked
 	Target    Target // where the connection leads instead of the public internet
 	MaxUpload int64  // of the deciding rule, 0 is no limit
-	Rule      *Rule
+	Rule      *Rule  // of the policy, not to be changed
 	Reason    string // one of the Reason constants, for people and the audit log
 }
 
