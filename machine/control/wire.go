@@ -88,7 +88,8 @@ func (e Exit) Code() int {
 // PolicyView is the network's rules as they are in force.
 type PolicyView struct {
 	Default  netfilter.Action `json:"default"`
-	Rules    []netfilter.Rule `json:"rules"` // strongest first
+	Rules    []netfilter.Rule `json:"rules"` // strongest first, those of presets as well
+	Spec     netfilter.Spec   `json:"spec"`  // what compiles to them, without the way out of the host
 	Warnings []string         `json:"warnings,omitempty"`
 }
 

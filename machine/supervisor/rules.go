@@ -36,9 +36,13 @@ func loadRules(files *store.Sandbox, base netfilter.Spec) (*rules, error) {
 }
 
 func (r *rules) compile(runtime, answers []netfilter.Rule) (*netfilter.Policy, []netfilter.Warning, error) {
+	return netfilter.Compile(r.spec(runtime, answers))
+}
+
+func (r *rules) spec(runtime, answers []netfilter.Rule) netfilter.Spec {
 	spec := r.base
 	spec.Rules = slices.Concat(r.base.Rules, runtime, answers)
-	return netfilter.Compile(spec)
+	return spec
 }
 
 func (r *rules) compiled() *netfilter.Policy {
@@ -50,7 +54,8 @@ func (r *rules) compiled() *netfilter.Policy {
 func (r *rules) view() control.PolicyView {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	v := control.PolicyView{Default: r.policy.Default(), Rules: r.policy.Rules()}
+	v := control.PolicyView{Default: r.policy.Default(), Rules: r.policy.Rules(), Spec: r.spec(r.runtime, r.answers)}
+	v.Spec.Proxy = "" // may hold a password
 	for _, w := range r.warnings {
 		v.Warnings = append(v.Warnings, w.String())
 	}

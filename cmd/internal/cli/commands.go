@@ -7,7 +7,7 @@ func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		newInit(a), newUp(a), newExec(a), newShell(a), newCp(a),
 		newStop(a), newRestart(a), newReset(a), newRm(a),
-		newLs(a), newStatus(a), newLogs(a), newPolicy(a), newPort(a),
+		newLs(a), newStatus(a), newLogs(a), newPolicy(a), newSecret(a), newTop(a), newPort(a),
 		newConfig(a), newTrust(a), newImage(a), newDoctor(a), newVersion(a),
 		newSupervise(a), newConfine(), newFileServer(a),
 	}

@@ -135,6 +135,12 @@ func reasonText(reason string) string {
 		return "it is a name of the local network"
 	case netfilter.ReasonLiteral:
 		return "it is an address: only names can be allowed"
+	case netfilter.ReasonRequest:
+		return "no rule allows such a request"
+	case netfilter.ReasonBadPath:
+		return "its path can be read in more ways than one"
+	case netfilter.ReasonAnswer:
+		return "you were asked"
 	case netfilter.ReasonAddressClass:
 		return "it leads to an address that is not public"
 	default:

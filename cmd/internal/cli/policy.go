@@ -18,7 +18,7 @@ import (
 
 func newPolicy(a *app) *cobra.Command {
 	return group("policy", "Show and change what the sandbox may reach", "  sbx policy ls\n  sbx policy allow api.example.com",
-		newPolicyLs(a), newPolicyCheck(a), newPolicyLog(a),
+		newPolicyLs(a), newPolicyCheck(a), newPolicyLog(a), newPolicyPending(a), newPolicyApprove(a),
 		newPolicyEdit(a, netfilter.Allow), newPolicyEdit(a, netfilter.Deny), newPolicyRm(a))
 }
 
@@ -86,23 +86,28 @@ func originText(origin netfilter.Origin) string {
 type checked struct {
 	Name    string          `json:"name"`
 	Port    uint16          `json:"port,omitempty"`
+	Method  string          `json:"method,omitempty"`
+	Path    string          `json:"path,omitempty"`
 	Verdict string          `json:"verdict"`
 	Reason  string          `json:"reason"`
 	Rule    *netfilter.Rule `json:"rule,omitempty"`
 }
 
 func newPolicyCheck(a *app) *cobra.Command {
-	var name string
+	var name, method, path string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "check HOST[:PORT]", Short: "Say whether the sandbox may reach a name, and why",
 		Long: "Says what the rules decide for a name, without asking anybody on the network. Without PORT: whether\n" +
-			"any port of it is allowed.\n\nExit status: 0 allowed, 1 denied or failed, 2 wrong usage.",
-		Example: "  sbx policy check www.npmjs.org:443",
+			"any port of it is allowed. With --method or --path: about one HTTP request.\n\nExit status: 0 allowed, 1 denied or failed, 2 wrong usage.",
+		Example: "  sbx policy check www.npmjs.org:443\n  sbx policy check github.com:443 --method POST --path /o/r.git/git-receive-pack",
 		Args:    exactly(1, "HOST[:PORT]"),
 		RunE: interruptible(func(ctx context.Context, args []string) error {
 			request, err := parseTarget(args[0])
 			if err != nil {
+				return err
+			}
+			if request.Method, request.Path, err = parseRequest(method, path); err != nil {
 				return err
 			}
 			policy, err := a.policy(ctx, name)
@@ -112,9 +117,27 @@ func newPolicyCheck(a *app) *cobra.Command {
 			return a.printVerdict(request, policy.Decide(request), asJSON)
 		}),
 	}
+	cmd.Flags().StringVar(&method, "method", "", "of an HTTP request, such as GET; WEBSOCKET for one that becomes a WebSocket")
+	cmd.Flags().StringVar(&path, "path", "", "of an HTTP request, such as /v1/models")
 	jsonFlag(cmd, &asJSON)
 	nameFlag(cmd, &name)
 	return cmd
+}
+
+// parseRequest fills in what was left out of a request.
+func parseRequest(method, path string) (string, string, error) {
+	switch {
+	case method == "" && path == "":
+		return "", "", nil
+	case method == "":
+		method = "GET"
+	case path == "":
+		path = "/"
+	}
+	if !strings.HasPrefix(path, "/") {
+		return "", "", usagef("--path %q: must begin with a slash", path)
+	}
+	return strings.ToUpper(method), path, nil
 }
 
 // parseTarget reads HOST or HOST:PORT as a person writes it.
@@ -142,7 +165,7 @@ func parseTarget(arg string) (netfilter.Request, error) {
 }
 
 func (a *app) printVerdict(request netfilter.Request, verdict netfilter.Verdict, asJSON bool) error {
-	c := checked{Name: request.Name, Port: request.Port, Verdict: audit.VerdictDeny, Reason: verdict.Reason, Rule: verdict.Rule}
+	c := checked{Name: request.Name, Port: request.Port, Method: request.Method, Path: request.Path, Verdict: audit.VerdictDeny, Reason: verdict.Reason, Rule: verdict.Rule}
 	if verdict.Allow {
 		c.Verdict = audit.VerdictAllow
 	}
@@ -155,7 +178,11 @@ func (a *app) printVerdict(request netfilter.Request, verdict netfilter.Verdict,
 		if c.Rule != nil {
 			why += fmt.Sprintf(": %s, %s", c.Rule.Pattern, originText(c.Rule.Origin))
 		}
-		fmt.Fprintln(a.Out, printable(fmt.Sprintf("%s %s (%s)", c.Verdict, hostPort(c.Name, c.Port), why)))
+		if verdict.Ask {
+			why += "; you would be asked"
+		}
+		what := strings.TrimSpace(fmt.Sprintf("%s %s %s", c.Method, hostPort(c.Name, c.Port), c.Path))
+		fmt.Fprintln(a.Out, printable(fmt.Sprintf("%s %s (%s)", c.Verdict, what, why)))
 	}
 	if !verdict.Allow {
 		return exitError{status: statusFailed}
@@ -209,6 +236,9 @@ func entryText(e audit.Entry) string {
 	text := fmt.Sprintf("%s  %-5s %-7s %s", e.Time.Local().Format("2006-01-02 15:04:05"), e.Verdict, e.Kind, entryTarget(e))
 	if e.Proto != "" {
 		text += " " + e.Proto
+	}
+	if e.Method != "" {
+		text += " " + e.Method + " " + e.Path
 	}
 	if why := reasonText(e.Reason); why != "" {
 		text += " (" + why + ")"
@@ -312,7 +342,7 @@ func (a *app) policy(ctx context.Context, name string) (*netfilter.Policy, error
 		if err != nil {
 			return nil, err
 		}
-		spec = netfilter.Spec{Default: string(view.Default), Rules: view.Rules}
+		spec = view.Spec
 	} else {
 		rules, err := box.files.ReadRules()
 		if err != nil {
