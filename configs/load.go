@@ -49,12 +49,13 @@ type Config struct {
 	host     Host
 }
 
-// ImageSpec is what the guest's image is made of; the agent's installation is
-// part of Run.
+// ImageSpec is what the guest's image is made of. The agent's installation comes
+// first, as a layer that projects share.
 type ImageSpec struct {
 	Base     string
 	Packages []string // Debian packages
-	Run      []string // shell commands, in order
+	Agent    []string // shell commands that install the agent
+	Run      []string // the project's own, in order
 	Mirror   string   // "" for the host's own choice
 }
 

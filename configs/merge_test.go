@@ -211,7 +211,7 @@ docker: {enabled: false}
 		t.Error(diff)
 	}
 	image := ImageSpec{Base: "debian-13", Packages: []string{"postgresql-client"},
-		Run: []string{"npm install -g @anthropic-ai/claude-code", "npm install -g typescript"}}
+		Agent: []string{"npm install -g @anthropic-ai/claude-code"}, Run: []string{"npm install -g typescript"}}
 	if diff := cmp.Diff(image, c.Image); diff != "" {
 		t.Error(diff)
 	}

@@ -116,7 +116,7 @@ func (b *builder) image() {
 		b.listed("image.packages", sourceProject, p.at, p.Text)
 	}
 	for _, line := range b.c.Agent.Run {
-		b.c.Image.Run = append(b.c.Image.Run, line)
+		b.c.Image.Agent = append(b.c.Image.Agent, line)
 		b.listed("image.run", "agent "+b.c.Agent.Name, Position{}, line)
 	}
 	for _, line := range b.file.Image.Run {

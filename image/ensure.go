@@ -17,15 +17,35 @@ import (
 
 // Ensure returns an image of the recipe and builds it first when there is none.
 // With o.Refresh it builds one from today's archive, unless that is the same.
-// Of several callers, also in several processes, one builds and the others wait.
-// A failed build leaves its console log and verified downloads, nothing else.
+// Layers are made anew then, which brings newer versions of what their commands
+// install. Of several callers, also in several processes, one builds and the
+// others wait. A failed build leaves its console log, verified downloads and the
+// layers below it, nothing else.
 func (s *Store) Ensure(ctx context.Context, r Recipe, o Options) (Image, error) {
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
-	key := r.Key(o.Arch)
+	key := r.baseKey(o.Arch)
+	img, err := s.ensure(ctx, key, "", o, func() (Image, error) { return s.build(ctx, r, key, o) })
+	if err != nil {
+		return Image{}, fmt.Errorf("build image %s: %w", r.Name, err)
+	}
+	for _, run := range r.Layers {
+		below := img
+		key := layerKey(below.Key, run)
+		img, err = s.ensure(ctx, key, below.ID, o, func() (Image, error) { return s.buildLayer(ctx, below, key, run, o) })
+		if err != nil {
+			return Image{}, fmt.Errorf("build a layer over image %s: %w", below.ID, err)
+		}
+	}
+	return img, nil
+}
+
+// ensure returns the image of that key and parent, made by build under the key's
+// lock if it is not there or o.Refresh wants another.
+func (s *Store) ensure(ctx context.Context, key, parent string, o Options, build func() (Image, error)) (Image, error) {
 	if !o.Refresh {
-		if img, ok := s.byKey(key); ok {
+		if img, ok := s.byKey(key, parent); ok {
 			return img, nil
 		}
 	}
@@ -35,15 +55,11 @@ func (s *Store) Ensure(ctx context.Context, r Recipe, o Options) (Image, error) 
 	}
 	defer unlock()
 	if !o.Refresh {
-		if img, ok := s.byKey(key); ok {
+		if img, ok := s.byKey(key, parent); ok {
 			return img, nil // who held the lock built it
 		}
 	}
-	img, err := s.build(ctx, r, key, o)
-	if err != nil {
-		return Image{}, fmt.Errorf("build image %s: %w", r.Name, err)
-	}
-	return img, nil
+	return build()
 }
 
 // lock takes the recipe's build lock, which an ended process cannot leave behind.
@@ -85,18 +101,18 @@ func (s *Store) build(ctx context.Context, r Recipe, key string, o Options) (Ima
 		return Image{}, err
 	}
 	img := Image{ID: id, Recipe: r.Name, Key: key, Arch: o.Arch, Created: o.now().UTC().Truncate(time.Second), Lock: lock.Lock}
-	return s.assemble(ctx, img, r, lock, client, o)
+	return s.assemble(img, func(img Image) error { return s.fill(ctx, img, r, lock, client, o) })
 }
 
 // assemble makes the image in a temporary folder and gives it its name when whole.
-func (s *Store) assemble(ctx context.Context, img Image, r Recipe, lock lockAndIndexes, client *fetch.Client, o Options) (Image, error) {
+func (s *Store) assemble(img Image, fill func(Image) error) (Image, error) {
 	s.sweep(img.Key)
 	dir, err := os.MkdirTemp(s.images(), tempPrefix+img.Key+"-")
 	if err != nil {
 		return Image{}, err
 	}
 	defer removeSealed(dir) //nolint:errcheck // renamed away when all went well; else sweep has another go
-	if err := s.fill(ctx, img.in(dir), r, lock, client, o); err != nil {
+	if err := fill(img.in(dir)); err != nil {
 		return Image{}, err
 	}
 	final := filepath.Join(s.images(), img.ID)
@@ -125,7 +141,11 @@ func (s *Store) fill(ctx context.Context, img Image, r Recipe, lock lockAndIndex
 		return err
 	}
 	img.Release = release
-	if err := s.runBuild(ctx, img, path, r.Run, o); err != nil {
+	if err := emptyDisk(img.Root); err != nil {
+		return err
+	}
+	o.Progress.Phase("build the file system", 0)
+	if err := s.runBuild(ctx, img, BuildInput{Payload: path}, o); err != nil {
 		return err
 	}
 	if err := errors.Join(os.RemoveAll(scratch), os.Remove(path)); err != nil {
@@ -143,28 +163,32 @@ func (l Lock) kernelFile() fetch.File {
 	return fetch.File{}
 }
 
-// runBuild makes an empty disk and has the machine fill it.
-func (s *Store) runBuild(ctx context.Context, img Image, payload string, run []string, o Options) error {
-	root, err := os.OpenFile(img.Root, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func emptyDisk(path string) error {
+	root, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	if err := root.Truncate(RootSize); err != nil {
-		return err
+	return errors.Join(root.Truncate(RootSize), root.Close())
+}
+
+// runBuild has a machine work on the image's disk; in has what differs.
+func (s *Store) runBuild(ctx context.Context, img Image, in BuildInput, o Options) error {
+	if o.Build == nil {
+		return errors.New("there is nothing to build it with")
 	}
 	if err := os.MkdirAll(s.logs(), 0o755); err != nil {
 		return err
 	}
-	log := filepath.Join(s.logs(), "build-"+img.Key+".log")
-	o.Progress.Phase("build the file system", 0)
-	err = o.Build(ctx, BuildInput{
-		Arch: img.Arch, Kernel: img.Kernel, Modules: img.Modules, Root: img.Root, Payload: payload,
-		Provision: run, Log: log, Progress: o.Progress,
-	})
-	if err != nil {
-		return fmt.Errorf("%w\nits console: %s", err, log)
+	in.Arch, in.Kernel, in.Modules, in.Root, in.Progress = img.Arch, img.Kernel, img.Modules, img.Root, o.Progress
+	in.Log = filepath.Join(s.logs(), "build-"+img.Key+".log")
+	if err := o.Build(ctx, in); err != nil {
+		return fmt.Errorf("%w\nits console: %s", err, in.Log)
 	}
+	root, err := os.OpenFile(img.Root, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
 	// The builder's disk is not synced while it runs (cache=unsafe); its name must not come before its bytes.
 	return root.Sync()
 }

@@ -8,6 +8,12 @@
 // device and no foreign-architecture support are needed on the host, and
 // maintainer scripts run where they cannot hurt it.
 //
+// Provisioning commands make layers: an image that begins as a copy of the one
+// below it (without the copy's cost where the file system shares blocks), in
+// which the machine runs one group of commands. An agent's installation is one
+// group and a project's own commands the next, so that projects share what they
+// have in common. A layer is complete: nothing but its making needs the one below.
+//
 // An image is a folder that never changes once it has its name: it is made in a
 // temporary folder beside it and renamed when whole. A lock per recipe makes
 // two builds at once one. Sandboxes boot overlays over Root.
@@ -34,7 +40,8 @@ type Image struct {
 	Recipe  string    `json:"recipe"`
 	Key     string    `json:"key"` // of recipe and architecture, see Recipe.Key
 	Arch    string    `json:"arch"`
-	Release string    `json:"release"` // kernel release, as uname -r has it
+	Release string    `json:"release"`          // kernel release, as uname -r has it
+	Parent  string    `json:"parent,omitempty"` // ID of the image that this one is a layer over
 	Created time.Time `json:"created"`
 
 	Dir     string `json:"-"`
@@ -78,14 +85,14 @@ type BuildInput struct {
 	Arch      string   // GOARCH
 	Kernel    string   // path
 	Modules   string   // folder, see Image.Modules
-	Root      string   // raw disk of RootSize bytes, empty, to be filled
-	Payload   string   // tar, see boot.Plan; only read
+	Root      string   // raw disk of RootSize bytes: empty, to be filled, or for a layer the copy to work on
+	Payload   string   // tar, see boot.Plan; only read; "": a layer
 	Provision []string // shell commands to run at the end, as root, with network
 	Log       string   // where to write the machine's console; kept when the build fails
 	Progress  Progress
 }
 
-// BuildFunc fills in.Root from in.Payload. It returns when the disk is complete
+// BuildFunc fills in.Root from in.Payload, or runs in.Provision in the system on it. It returns when the disk is complete
 // and the machine gone, or with an error; it honours ctx.
 type BuildFunc func(ctx context.Context, in BuildInput) error
 

@@ -112,10 +112,16 @@ func TestBuiltInRecipe(t *testing.T) {
 	if _, err := LoadRecipe("../lock"); err == nil || !strings.Contains(err.Error(), "debian-13") {
 		t.Errorf("unknown recipe: %v", err)
 	}
-	if r.Key("amd64") == r.Key("arm64") || r.Key("amd64") == r.With([]string{"zsh"}, nil).Key("amd64") {
+	if r.Key("amd64") == r.Key("arm64") || r.Key("amd64") == r.With([]string{"zsh"}).Key("amd64") {
 		t.Error("different recipes have the same key")
 	}
-	if r.Key("amd64") != r.With([]string{"git"}, nil).With(nil, nil).Key("amd64") {
+	if r.Key("amd64") != r.With([]string{"git"}).With(nil).Key("amd64") {
 		t.Error("a package that is there anyway makes another image")
+	}
+	if r.Key("amd64") != r.With(nil, nil, []string{}).Key("amd64") {
+		t.Error("no commands make another image")
+	}
+	if r.With(nil, []string{"a", "b"}).Key("amd64") == r.With(nil, []string{"a"}, []string{"b"}).Key("amd64") {
+		t.Error("one layer and two have the same key")
 	}
 }

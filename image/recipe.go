@@ -27,7 +27,7 @@ type Recipe struct {
 	Modules  []string          `yaml:"modules" json:"modules"` // for the initramfs
 	Stubs    []Stub            `yaml:"stubs" json:"stubs"`
 	Npm      Npm               `yaml:"npm" json:"npm"`
-	Run      []string          `yaml:"run" json:"run,omitempty"` // provisioning, see With
+	Layers   [][]string        `yaml:"-" json:"-"` // provisioning, see With; lowest first
 }
 
 // Stub is an empty package that stands for a dependency nobody wants, see [deb.Stub].
@@ -73,21 +73,37 @@ func Names() []string {
 	return names
 }
 
-// With returns the recipe with a project's own packages and provisioning
-// commands. Their order and what is there anyway make no other image.
-func (r Recipe) With(packages, run []string) Recipe {
+// With returns the recipe with a project's own packages and groups of
+// provisioning commands, of which each makes a layer; empty groups make none.
+// The packages' order and what is there anyway make no other image.
+func (r Recipe) With(packages []string, layers ...[]string) Recipe {
 	more := slices.DeleteFunc(slices.Clone(packages), func(name string) bool { return slices.Contains(r.Packages, name) })
 	slices.Sort(more)
 	r.Packages = slices.Concat(r.Packages, slices.Compact(more))
-	r.Run = slices.Concat(r.Run, run)
+	r.Layers = slices.Clone(r.Layers)
+	for _, run := range layers {
+		if len(run) > 0 {
+			r.Layers = append(r.Layers, run)
+		}
+	}
 	return r
 }
 
 // Key names the recipe's content for one architecture, before any index is
 // read: an image with this key will do until newer packages are asked for.
 func (r Recipe) Key(arch string) string {
-	return digest(formatVersion, arch, r)
+	key := r.baseKey(arch)
+	for _, run := range r.Layers {
+		key = layerKey(key, run)
+	}
+	return key
 }
+
+// baseKey is Key without the layers.
+func (r Recipe) baseKey(arch string) string { return digest(formatVersion, arch, r) }
+
+// layerKey names what the commands make of what below names.
+func layerKey(below string, run []string) string { return digest("layer", below, run) }
 
 // digest is 16 hex digits of SHA-256 over the JSON of its parts: short enough
 // for a path, long enough that nobody meets a collision by chance. It names

@@ -60,12 +60,13 @@ func (s *Store) Ls() ([]Image, error) {
 	return list, nil
 }
 
-func (s *Store) byKey(key string) (Image, bool) {
+// byKey is the newest image of that key, made over the image parent ("": no layer).
+func (s *Store) byKey(key, parent string) (Image, bool) {
 	list, err := s.Ls()
 	if err != nil {
 		return Image{}, false
 	}
-	i := slices.IndexFunc(list, func(img Image) bool { return img.Key == key })
+	i := slices.IndexFunc(list, func(img Image) bool { return img.Key == key && img.Parent == parent })
 	if i < 0 {
 		return Image{}, false
 	}
@@ -149,7 +150,8 @@ func removeSealed(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// Prune removes the images that used does not report, and all downloads. It
+// Prune removes the images that used does not report, and all downloads. What a
+// kept layer was made over is kept with it: other layers can be made over it. It
 // returns the removed images' IDs. Builds that run now are not disturbed in
 // what they have; they may have to download again.
 func (s *Store) Prune(used func(id string) bool) ([]string, error) {
@@ -157,10 +159,11 @@ func (s *Store) Prune(used func(id string) bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	kept := keptOf(list, used)
 	var removed []string
 	var faults []error
 	for _, img := range list {
-		if used(img.ID) {
+		if kept[img.ID] {
 			continue
 		}
 		if err := s.Rm(img.ID); err != nil {
@@ -170,6 +173,23 @@ func (s *Store) Prune(used func(id string) bool) ([]string, error) {
 		removed = append(removed, img.ID)
 	}
 	return removed, errors.Join(append(faults, os.RemoveAll(s.blobs()))...)
+}
+
+// keptOf gives the images that are used, and those below them.
+func keptOf(list []Image, used func(id string) bool) map[string]bool {
+	parents, kept := map[string]string{}, map[string]bool{}
+	for _, img := range list {
+		parents[img.ID] = img.Parent
+	}
+	for _, img := range list {
+		if !used(img.ID) {
+			continue
+		}
+		for id := img.ID; id != "" && !kept[id]; id = parents[id] {
+			kept[id] = true
+		}
+	}
+	return kept
 }
 
 // sweep removes what killed builds of this recipe left. The caller holds its lock.

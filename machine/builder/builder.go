@@ -97,8 +97,10 @@ func (b Builder) machine(in image.BuildInput, initrd string) qemu.Machine {
 		Cmdline: []string{"rdinit=" + boot.InitPath},
 		Disks: []qemu.Disk{
 			{Serial: boot.RootSerial, Path: in.Root, Format: "raw", Volatile: true},
-			{Serial: boot.PayloadSerial, Path: in.Payload, Format: "raw", ReadOnly: true},
 		},
+	}
+	if in.Payload != "" {
+		m.Disks = append(m.Disks, qemu.Disk{Serial: boot.PayloadSerial, Path: in.Payload, Format: "raw", ReadOnly: true})
 	}
 	if len(in.Provision) > 0 {
 		m.MAC = b.Net.MAC
@@ -116,7 +118,7 @@ func (b Builder) writeInitrd(path string, in image.BuildInput) error {
 	if err != nil {
 		return err
 	}
-	config := boot.Config{Version: 1, Builder: true, Hostname: "sbx-builder", Time: time.Now().UTC(), Provision: in.Provision}
+	config := boot.Config{Version: 1, Builder: true, Layer: in.Payload == "", Hostname: "sbx-builder", Time: time.Now().UTC(), Provision: in.Provision}
 	if len(in.Provision) > 0 {
 		config.Net, config.CACerts = b.Net, b.CACerts
 	}

@@ -77,10 +77,10 @@ func TestProvisioningWithoutNetworkIsRefused(t *testing.T) {
 
 func TestMachineHasNoNetworkWithoutProvisioning(t *testing.T) {
 	b := Builder{Net: &boot.Net{MAC: "52:54:00:00:00:01"}}
-	if m := b.machine(image.BuildInput{Arch: "amd64"}, "i"); m.MAC != "" || m.Share != "" || m.SSHPort != "" || !m.Disks[1].ReadOnly {
+	if m := b.machine(image.BuildInput{Arch: "amd64", Payload: "p"}, "i"); m.MAC != "" || m.Share != "" || m.SSHPort != "" || !m.Disks[1].ReadOnly {
 		t.Errorf("machine is %+v", m)
 	}
-	if m := b.machine(image.BuildInput{Arch: "amd64", Provision: []string{"true"}}, "i"); m.MAC != b.Net.MAC {
+	if m := b.machine(image.BuildInput{Arch: "amd64", Provision: []string{"true"}}, "i"); m.MAC != b.Net.MAC || len(m.Disks) != 1 {
 		t.Errorf("machine is %+v", m)
 	}
 }

@@ -90,7 +90,7 @@ func recipeOf(config *configs.Config) (image.Recipe, error) {
 	if err != nil {
 		return image.Recipe{}, err
 	}
-	return recipe.With(config.Image.Packages, config.Image.Run), nil
+	return recipe.With(config.Image.Packages, config.Image.Agent, config.Image.Run), nil
 }
 
 func (a *app) imageStore() (*image.Store, *store.Store, error) {

@@ -271,7 +271,7 @@ func fakeImage(dir string) error {
 	}
 	const id = "0123456789abcdef"
 	manifest, err := json.Marshal(image.Image{
-		ID: id, Recipe: recipe.Name, Key: recipe.With(nil, nil).Key(runtime.GOARCH), Arch: runtime.GOARCH,
+		ID: id, Recipe: recipe.Name, Key: recipe.With(nil).Key(runtime.GOARCH), Arch: runtime.GOARCH,
 		Release: "6.12.0-stand-in", Created: time.Now(),
 	})
 	if err != nil {

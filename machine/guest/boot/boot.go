@@ -39,6 +39,7 @@ const (
 type Config struct {
 	Version       int               `json:"version"`
 	Builder       bool              `json:"builder,omitempty"` // build an image from the payload instead of serving
+	Layer         bool              `json:"layer,omitempty"`   // builder: no payload; run Provision in the system that is on the disk
 	Hostname      string            `json:"hostname"`
 	Time          time.Time         `json:"time"` // the host's wall clock at start
 	Net           *Net              `json:"net,omitempty"`

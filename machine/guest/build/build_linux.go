@@ -60,20 +60,37 @@ func (b *Builder) Run() error {
 	if err := b.makeFileSystem(archive); err != nil {
 		return fmt.Errorf("make the file system: %w", err)
 	}
-	steps := []struct {
-		name string
-		do   func() error
-	}{
+	return b.steps([]step{
 		{"copy the packages", func() error { return b.stage(archive) }},
 		{"lay out the essential packages", b.layOut},
 		{"prepare", b.prepare},
 		{"unpack the packages", b.unpack},
 		{"configure the packages", b.configure},
 		{"add files", b.addFiles},
-		{"run the provisioning steps", b.provision},
 		{"clean up", b.cleanUp},
 		{"write the disk", b.finish},
-	}
+		{"add the journal", b.addJournal},
+	})
+}
+
+// RunLayer runs the provisioning steps in the system that is on the disk, and
+// leaves it unmounted. There is no payload.
+func (b *Builder) RunLayer() error {
+	return b.steps([]step{
+		{"open the image", b.open},
+		{"run the provisioning steps", b.provision},
+		{"clean up", b.sweep},
+		{"write the disk", b.finish},
+	})
+}
+
+// step is one part of a build.
+type step struct {
+	name string
+	do   func() error
+}
+
+func (b *Builder) steps(steps []step) error {
 	for _, s := range steps {
 		begin := time.Now()
 		fmt.Printf("sbx-build: step: %s\n", s.name)
@@ -250,10 +267,25 @@ func (b *Builder) finish() error {
 			return fmt.Errorf("unmount %s: %w", dir, err)
 		}
 	}
-	if err := unix.Unmount(target, 0); err != nil {
+	return unix.Unmount(target, 0)
+}
+
+// open mounts the system that a layer is made in. Nothing starts when a package is
+// installed, as while the image was made.
+func (b *Builder) open() error {
+	if err := os.MkdirAll(target, 0o755); err != nil {
 		return err
 	}
-	return b.addJournal()
+	if err := unix.Mount(b.Disk, target, "ext4", unix.MS_NOATIME, "nobarrier,discard"); err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	if err := os.WriteFile(target+"/etc/resolv.conf", []byte(b.resolvConf()), 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(target+"/usr/sbin/policy-rc.d", []byte(policyRC), 0o755); err != nil { //nolint:gosec // a program
+		return err
+	}
+	return b.mountKernelFileSystems()
 }
 
 // addJournal is for the guests that start from the image: they have no fsck, and

@@ -124,6 +124,15 @@ func (b *Builder) cleanUp() error {
 	if err := run(chroot(target, "/usr/bin/apt-cache", "gencaches")); err != nil {
 		return err
 	}
+	if err := b.sweep(); err != nil {
+		return err
+	}
+	info := fmt.Sprintf("{\"version\":1,\"arch\":%q,\"packages\":%d}\n", b.plan.Arch, len(b.plan.Packages))
+	return os.WriteFile(filepath.Join(target, "etc/sbx-image.json"), []byte(strings.ReplaceAll(info, "\\", "")), 0o644)
+}
+
+// sweep removes what provisioning and packages leave behind.
+func (b *Builder) sweep() error {
 	for _, pattern := range []string{
 		".sbx-build", "usr/sbin/policy-rc.d", "var/log/*", "var/cache/debconf/*-old", "var/lib/dpkg/*-old", "etc/machine-id", "var/lib/dbus/machine-id",
 		"root/.npm", "root/.cache", "boot/*", "var/cache/apt/archives/*.deb", "etc/ssh/ssh_host_*",
@@ -138,6 +147,5 @@ func (b *Builder) cleanUp() error {
 			}
 		}
 	}
-	info := fmt.Sprintf("{\"version\":1,\"arch\":%q,\"packages\":%d}\n", b.plan.Arch, len(b.plan.Packages))
-	return os.WriteFile(filepath.Join(target, "etc/sbx-image.json"), []byte(strings.ReplaceAll(info, "\\", "")), 0o644)
+	return nil
 }

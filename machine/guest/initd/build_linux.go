@@ -31,10 +31,12 @@ func tryBuild(log *slog.Logger, config boot.Config) error {
 	if err != nil {
 		return err
 	}
-	payload, err := FindDisk(boot.PayloadSerial)
-	if err != nil {
+	b := &build.Builder{Config: config, Disk: disk, Log: log}
+	if config.Layer {
+		return b.RunLayer()
+	}
+	if b.Payload, err = FindDisk(boot.PayloadSerial); err != nil {
 		return err
 	}
-	b := &build.Builder{Config: config, Disk: disk, Payload: payload, Log: log}
 	return b.Run()
 }
