@@ -20,8 +20,16 @@ type Agent struct {
 	Run         []string          `yaml:"run"`     // commands that install it, in the guest
 	Command     []string          `yaml:"command"` // argv of its no-questions mode
 	Env         map[string]string `yaml:"env"`     // that the mode needs
-	Keys        []string          `yaml:"keys"`    // variables that may hold its key, by preference
+	Presets     []string          `yaml:"presets"` // of the network
 	Hosts       []string          `yaml:"hosts"`
+	Secrets     []AgentSecret     `yaml:"secrets"` // its keys, by preference; it starts without as well
+}
+
+// AgentSecret is a key of an agent's: the variable that the agent reads and where it sends the value.
+type AgentSecret struct {
+	Name   string   `yaml:"name"`
+	Hosts  []string `yaml:"hosts"`
+	Header string   `yaml:"header"`
 }
 
 // Agents gives the built-in agents. An error means that sbx was built from a
@@ -58,8 +66,10 @@ func (a Agent) rules() []netfilter.Rule {
 	for i, host := range a.Hosts {
 		rules[i] = netfilter.Rule{
 			Action: netfilter.Allow, Pattern: host + ":443",
-			Origin: netfilter.Origin{Source: "preset:" + a.Name},
+			Origin: a.origin(),
 		}
 	}
 	return rules
 }
+
+func (a Agent) origin() netfilter.Origin { return netfilter.Origin{Source: "agent:" + a.Name} }

@@ -78,6 +78,12 @@ func (b *builder) presets() []string {
 			}
 		}
 	}
+	for _, name := range b.c.Agent.Presets {
+		if !slices.Contains(chosen, name) {
+			chosen = append(chosen, name)
+			b.listed("network.presets", "agent "+b.c.Agent.Name, Position{}, name)
+		}
+	}
 	return chosen
 }
 

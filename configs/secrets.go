@@ -43,6 +43,13 @@ func (b *builder) secrets() []netfilter.Secret {
 			out = append(out, b.secret(Secret{s.Name, s.Hosts, s.Header, s.at}, sourceUser))
 		}
 	}
+	for _, s := range b.c.Agent.Secrets {
+		// The user's own word for the same key goes before the preset's.
+		if !slices.ContainsFunc(out, func(o netfilter.Secret) bool { return o.Name == s.Name }) {
+			out = append(out, netfilter.Secret{Name: s.Name, Hosts: s.Hosts, Header: s.Header, Origin: b.c.Agent.origin()})
+			b.listed("secrets."+s.Name, "agent "+b.c.Agent.Name, Position{}, Secret{Name: s.Name, Hosts: s.Hosts, Header: s.Header}.place())
+		}
+	}
 	for _, s := range b.file.Secrets {
 		switch i := slices.IndexFunc(out, func(o netfilter.Secret) bool { return o.Name == s.Name }); {
 		case !matches(envPattern, s.Name):
@@ -53,7 +60,11 @@ func (b *builder) secrets() []netfilter.Secret {
 		case out[i].Origin.Source == sourceProject:
 			b.rep.add(s.at, "secret %q: is there twice", s.Name)
 		case !slices.Equal(out[i].Hosts, s.Hosts) || !strings.EqualFold(out[i].Header, s.Header):
-			b.warn("%s: secret %s: your own configuration says where it goes, and this does not count", s.at, s.Name)
+			by := "your own configuration"
+			if out[i].Origin.Source != sourceUser {
+				by = "the preset of agent " + b.c.Agent.Name
+			}
+			b.warn("%s: secret %s: %s says where it goes, and this does not count", s.at, s.Name, by)
 		}
 	}
 	return out

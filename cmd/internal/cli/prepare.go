@@ -65,12 +65,20 @@ func (a *app) warnRoot() {
 
 // once shows a notice the first time on this host.
 func (a *app) once(st *store.Store, name, text string) {
+	// A mark that cannot be made keeps nothing from the user.
+	if first, err := a.first(st, name); first || err != nil {
+		a.warn(text)
+	}
+}
+
+// first says whether this is the first time of name on this host, and marks it.
+func (*app) first(st *store.Store, name string) (bool, error) {
 	file, err := os.OpenFile(st.NoticeFile(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
-		return
+		return false, nil
 	}
-	if err == nil {
-		file.Close()
+	if err != nil {
+		return false, err
 	}
-	a.warn(text)
+	return true, file.Close()
 }
