@@ -262,22 +262,32 @@ func standInImg() {
 	}
 }
 
-// fakeImage puts an image that only the stand-in can boot where `sbx up` looks for
-// that of a folder without sbx.yaml.
+// fakeImage puts images that only the stand-in can boot where `sbx up` looks for
+// that of a folder without sbx.yaml, and `sbx run claude` for its own.
 func fakeImage(dir string) error {
 	recipe, err := image.LoadRecipe(configs.BaseDebian)
 	if err != nil {
 		return err
 	}
-	const id = "0123456789abcdef"
-	manifest, err := json.Marshal(image.Image{
-		ID: id, Recipe: recipe.Name, Key: recipe.With(nil).Key(runtime.GOARCH), Arch: runtime.GOARCH,
-		Release: "6.12.0-stand-in", Created: time.Now(),
-	})
+	agent, err := configs.FindAgent("claude")
 	if err != nil {
 		return err
 	}
-	folder := filepath.Join(dir, "images", id)
+	base := image.Image{
+		ID: "0123456789abcdef", Recipe: recipe.Name, Key: recipe.With(nil).Key(runtime.GOARCH), Arch: runtime.GOARCH,
+		Release: "6.12.0-stand-in", Created: time.Now(),
+	}
+	layer := base
+	layer.ID, layer.Parent, layer.Key = "fedcba9876543210", base.ID, recipe.With(nil, agent.Run).Key(runtime.GOARCH)
+	return errors.Join(writeFakeImage(dir, base), writeFakeImage(dir, layer))
+}
+
+func writeFakeImage(dir string, img image.Image) error {
+	manifest, err := json.Marshal(img)
+	if err != nil {
+		return err
+	}
+	folder := filepath.Join(dir, "images", img.ID)
 	if err := os.MkdirAll(filepath.Join(folder, "modules"), 0o755); err != nil {
 		return err
 	}
