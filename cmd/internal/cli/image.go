@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,10 +123,10 @@ func newImageLs(a *app) *cobra.Command {
 			var rows [][]string
 			for _, img := range list {
 				rows = append(rows, []string{
-					img.ID, img.Recipe, img.Arch, img.Release, humanize.Time(img.Created), fmt.Sprint(len(users[img.ID])),
+					img.ID, img.Recipe, cmp.Or(img.Parent, "-"), img.Arch, img.Release, humanize.Time(img.Created), fmt.Sprint(len(users[img.ID])),
 				})
 			}
-			return printTable(a.Out, []string{"ID", "RECIPE", "ARCH", "KERNEL", "MADE", "SANDBOXES"}, rows)
+			return printTable(a.Out, []string{"ID", "RECIPE", "OVER", "ARCH", "KERNEL", "MADE", "SANDBOXES"}, rows)
 		},
 	}
 	jsonFlag(cmd, &asJSON)

@@ -93,8 +93,9 @@ func (o runOptions) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	var name string
+	var stored bool
 	up := interruptible(func(ctx context.Context, _ []string) (err error) {
-		name, err = o.up(ctx, agent)
+		name, stored, err = o.up(ctx, agent)
 		return err
 	})
 	if err := up(cmd, args); err != nil {
@@ -105,6 +106,11 @@ func (o runOptions) run(cmd *cobra.Command, args []string) error {
 		return exitError{statusSbx, err}
 	}
 	defer box.close()
+	if stored { // one that ran already does not know it
+		if _, err := box.client.ReloadSecrets(cmd.Context()); err != nil {
+			return exitError{statusSbx, err}
+		}
+	}
 	request := control.ExecRequest{
 		Argv: slices.Concat(agent.Command, o.args), Dir: guestDir(box.spec, o.app.Dir), Env: agent.Env,
 	}
@@ -112,22 +118,23 @@ func (o runOptions) run(cmd *cobra.Command, args []string) error {
 }
 
 // up asks for a key that is missing and starts this folder's sandbox as `sbx up` does.
-func (o runOptions) up(ctx context.Context, agent configs.Agent) (name string, err error) {
+func (o runOptions) up(ctx context.Context, agent configs.Agent) (name string, stored bool, err error) {
 	up := upOptions{app: o.app, flags: o.flags}
 	p, err := up.plan()
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	if o.app.canAsk() && len(agent.Secrets) > 0 {
-		if err := o.app.askKey(ctx, p, agent); err != nil {
-			return "", err
+		if stored, err = o.app.askKey(ctx, p, agent); err != nil {
+			return "", false, err
 		}
 	}
-	return p.wanted.Name, up.run(ctx)
+	return p.wanted.Name, stored, up.run(ctx)
 }
 
 // askKey asks for the agent's preferred key where none of its keys has a value.
-func (a *app) askKey(ctx context.Context, p *plan, agent configs.Agent) error {
+// It says whether one was stored.
+func (a *app) askKey(ctx context.Context, p *plan, agent configs.Agent) (stored bool, err error) {
 	secrets := secret.Open(p.store.DataDir(), a.getenv("SBX_HOME") == "")
 	var wanted []secret.Wanted
 	for _, s := range p.wanted.Network.Secrets {
@@ -137,19 +144,19 @@ func (a *app) askKey(ctx context.Context, p *plan, agent configs.Agent) error {
 	}
 	values, err := secret.Resolve(ctx, secrets, wanted, p.wanted.Secrets, a.getenv)
 	if err != nil || len(values) > 0 {
-		return err
+		return false, err
 	}
 	key := agent.Secrets[0]
 	// Enter alone is an answer: the user logs in inside, and is not asked again on this host.
 	if asked, err := a.first(p.store, "key-"+key.Name); err != nil || !asked {
-		return err
+		return false, err
 	}
 	value, err := a.readHidden(key.Name + " (kept as a secret, for " + strings.Join(key.Hosts, ", ") + "; Enter for none): ")
 	if err != nil || value == "" {
-		return err
+		return false, err
 	}
 	_, err = secrets.Set(ctx, key.Name, value, nil)
-	return err
+	return err == nil, err
 }
 
 // readHidden asks on the terminal and does not show what is typed.

@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"testing"
+
+	"github.com/creack/pty"
+
+	"github.com/sbx-vm/sbx/configs"
+	"github.com/sbx-vm/sbx/machine"
+	"github.com/sbx-vm/sbx/machine/secret"
+	"github.com/sbx-vm/sbx/netfilter"
+)
+
+// askedFor runs askKey on a terminal where typed is waiting.
+func askedFor(t *testing.T, home, typed string, env ...string) bool {
+	t.Helper()
+	keyboard, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keyboard.Close()
+	defer tty.Close()
+	a := &app{Streams: Streams{In: tty, Out: io.Discard, Err: io.Discard, Env: append(env, "SBX_HOME="+home)}}
+	if _, err := keyboard.WriteString(typed); err != nil {
+		t.Fatal(err)
+	}
+	agent, err := configs.FindAgent("claude")
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := a.openStore()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &plan{store: st, wanted: machine.Spec{}}
+	for _, s := range agent.Secrets {
+		p.wanted.Network.Secrets = append(p.wanted.Network.Secrets, netfilter.Secret{Name: s.Name, Hosts: s.Hosts})
+	}
+	stored, err := a.askKey(context.Background(), p, agent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value, _, err := secret.Open(st.DataDir(), false).Get("ANTHROPIC_API_KEY")
+	if stored != (err == nil && value == "sk-typed") {
+		t.Errorf("stored %v, the store has %q, %v", stored, value, err)
+	}
+	return stored
+}
+
+func TestAskKey(t *testing.T) {
+	home := t.TempDir()
+	if askedFor(t, home, "sk-typed\n", "CLAUDE_CODE_OAUTH_TOKEN=x") {
+		t.Error("asked although there is another key")
+	}
+	if !askedFor(t, home, "sk-typed\n") {
+		t.Error("the key was not stored")
+	}
+	skipped := t.TempDir()
+	if askedFor(t, skipped, "\n") || askedFor(t, skipped, "sk-typed\n") {
+		t.Error("asked again after Enter")
+	}
+}
