@@ -202,14 +202,17 @@ func (p *Policy) SecretsFor(name string) []Secret {
 func (p *Policy) AskFor() time.Duration { return p.ask }
 
 // Granted is the verdict on a connection that the user said yes to: on the web's ports what the web speaks,
-// on others bytes as they are.
-func Granted(port uint16) Verdict {
-	return Verdict{Allow: true, Raw: port != 443 && port != 80, Reason: ReasonAnswer}
+// on others bytes as they are. A secret's host is read all the same.
+func (p *Policy) Granted(name string, port uint16) Verdict {
+	raw := !web(port)
+	return Verdict{Allow: true, Raw: raw, Intercept: !raw && p.hasSecret(name), Reason: ReasonAnswer}
 }
 
-// PatternFor is how a rule for exactly one port of a name is written; bytes on it are read where Granted says so.
+func web(port uint16) bool { return port == 443 || port == 80 }
+
+// PatternFor is how a rule for exactly one port of a name is written; bytes are read on the web's ports.
 func PatternFor(name string, port uint16) string {
-	if Granted(port).Raw {
+	if !web(port) {
 		return fmt.Sprintf("%s:%d/tcp", name, port)
 	}
 	return fmt.Sprintf("%s:%d", name, port)

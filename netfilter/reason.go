@@ -7,7 +7,8 @@ const (
 	ReasonDefaultAllow = "default"       // no rule matched and the default is allow
 	ReasonDenied       = "deny_rule"     // a deny rule decided
 	ReasonNoRule       = "no_rule"       // no rule allows the name on any port
-	ReasonAnswer       = "answer"        // the user was asked; no answer is no
+	ReasonAnswer       = "answer"        // the user was asked
+	ReasonNoAnswer     = "no_answer"     // the user was asked and did not answer, which is no
 	ReasonRequest      = "request"       // the name is allowed, requests with this method or path are not
 	ReasonBadPath      = "bad_path"      // a path that servers read in different ways, where rules look at paths
 	ReasonPort         = "port"          // the name is allowed, this port of it is not

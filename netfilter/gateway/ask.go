@@ -40,9 +40,10 @@ type Question struct {
 type outcome int
 
 const (
-	refused  outcome = iota
-	granted          // for those that wait
-	redecide         // the policy changed: it may know now
+	refused    outcome = iota
+	unanswered         // in time, which is no
+	granted            // for those that wait
+	redecide           // the policy changed: it may know now
 )
 
 type question struct {
@@ -126,7 +127,7 @@ func (a *asks) finish(q *question, result outcome, now time.Time) {
 		return
 	}
 	delete(a.open, to)
-	if result == refused {
+	if result == refused || result == unanswered {
 		a.remember(to, now)
 	}
 	q.result = result
@@ -151,7 +152,7 @@ func (a *asks) remember(to target, now time.Time) {
 func (a *asks) expire(q *question) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.finish(q, refused, time.Now())
+	a.finish(q, unanswered, time.Now())
 }
 
 // redecide lets all connections that wait ask the policy again, and forgets what was refused.
@@ -234,13 +235,16 @@ func (g *Gateway) ask(asked netfilter.Request, verdict netfilter.Verdict) netfil
 		e := audit.Entry{Kind: audit.Ask, Name: asked.Name, Port: asked.Port, Proto: "tcp"}
 		if q.result != granted || g.ctx.Err() != nil {
 			e.Reason = netfilter.ReasonAnswer
+			if q.result == unanswered {
+				e.Reason = netfilter.ReasonNoAnswer
+			}
 			g.denied(e)
-			verdict.Reason = netfilter.ReasonAnswer
+			verdict.Reason = e.Reason
 			return verdict
 		}
 		e.Reason = netfilter.ReasonAnswer
 		g.allowed(e)
-		return netfilter.Granted(asked.Port)
+		return g.policy.Load().Granted(asked.Name, asked.Port)
 	}
 	return verdict
 }

@@ -141,7 +141,7 @@ func TestNoAnswerIsNo(t *testing.T) {
 	if err := <-result; err == nil {
 		t.Error("connected")
 	}
-	w.deniedFor(t, netfilter.ReasonAnswer)
+	w.deniedFor(t, netfilter.ReasonNoAnswer)
 	w.quiet(t)
 }
 

@@ -73,7 +73,7 @@ func answeredNo(entries []audit.Entry) map[string]bool {
 	no := map[string]bool{}
 	for _, e := range entries {
 		if e.Kind == audit.Ask {
-			no[e.Name] = e.Denied()
+			no[e.Name] = e.Denied() && e.Reason != netfilter.ReasonNoAnswer
 		}
 	}
 	maps.DeleteFunc(no, func(_ string, denied bool) bool { return !denied })
@@ -115,7 +115,7 @@ func wanted(e audit.Entry) bool {
 		return false
 	}
 	switch e.Reason {
-	case netfilter.ReasonNoRule, netfilter.ReasonPort, netfilter.ReasonDefaultAllow, netfilter.ReasonAnswer:
+	case netfilter.ReasonNoRule, netfilter.ReasonPort, netfilter.ReasonDefaultAllow, netfilter.ReasonAnswer, netfilter.ReasonNoAnswer:
 	default:
 		return false
 	}

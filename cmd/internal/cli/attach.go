@@ -46,6 +46,9 @@ func (a *app) attach(ctx context.Context, box *sandbox, request control.ExecRequ
 		streams.Resize = a.watchSize(ctx)
 	}
 	streams.Signals = forwardSignals(ctx, cancel)
+	if !request.TTY && isTerminal(a.Err) {
+		go a.tellQuestions(ctx, box) // a raw terminal is the guest's alone
+	}
 	started := time.Now()
 	status, err := box.client.Exec(ctx, request, streams)
 	if err != nil {

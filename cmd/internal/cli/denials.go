@@ -140,7 +140,9 @@ func reasonText(reason string) string {
 	case netfilter.ReasonBadPath:
 		return "its path can be read in more ways than one"
 	case netfilter.ReasonAnswer:
-		return "you were asked"
+		return "you said so"
+	case netfilter.ReasonNoAnswer:
+		return "nobody answered in time"
 	case netfilter.ReasonAddressClass:
 		return "it leads to an address that is not public"
 	default:

@@ -17,7 +17,7 @@ import (
 func newSupervise(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: supervisor.Command + " NAME", Short: "Run a sandbox's supervisor (sbx up does it)", Hidden: true,
-		Args: exactly(1, "a NAME"),
+		Args: exactlyOne("a NAME"),
 		RunE: interruptible(func(ctx context.Context, args []string) error {
 			st, err := a.openStore()
 			if err != nil {

@@ -173,7 +173,7 @@ func newImageInspect(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "inspect ID", Short: "Print what an image is made of, as JSON",
 		Example: "  sbx image inspect 0123456789abcdef",
-		Args:    exactly(1, "an ID"),
+		Args:    exactlyOne("an ID"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			images, users, err := a.openImages()
 			if err != nil {
@@ -201,7 +201,7 @@ func newImageRm(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "rm ID…", Short: "Delete images that no sandbox uses",
 		Example: "  sbx image rm 0123456789abcdef",
-		Args:    atLeast(1, "an ID"),
+		Args:    atLeastOne("an ID"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			images, users, err := a.openImages()
 			if err != nil {

@@ -63,13 +63,58 @@ func (o pendingOptions) run(ctx context.Context) error {
 		fresh := slices.DeleteFunc(pending.Questions, func(q control.Question) bool { return told[q.ID] })
 		for _, q := range fresh {
 			told[q.ID] = true
-			if o.asJSON {
-				err = printJSONLine(o.app.Out, q)
-			} else {
-				_, err = fmt.Fprintln(o.app.Out, printable(questionText(q)))
-			}
-			if err != nil {
+			if err := o.tell(ctx, box, q); err != nil {
 				return err
+			}
+		}
+		seen = pending.Seen
+	}
+}
+
+// tell prints a question; on a terminal it also takes the answer, which is no unless it is spelled.
+func (o pendingOptions) tell(ctx context.Context, box *sandbox, q control.Question) error {
+	if o.asJSON {
+		return printJSONLine(o.app.Out, q)
+	}
+	if !o.app.canAsk() {
+		_, err := fmt.Fprintln(o.app.Out, printable(questionText(q)))
+		return err
+	}
+	text := fmt.Sprintf("%s wants out of sandbox %s. [o]nce, this [r]un, [w]rite to sbx.yaml, [N]o?", hostPort(q.Name, q.Port), box.name)
+	answer := control.Answer{ID: q.ID, Allow: true, Scope: control.ScopeRun}
+	write := false
+	switch o.app.askWord(text) {
+	case "o", "once":
+		answer.Scope = control.ScopeOnce
+	case "r", "run":
+	case "w", "write":
+		write = true
+	default:
+		answer.Allow, answer.Scope = false, control.ScopeOnce
+	}
+	if err := box.client.Answer(ctx, answer); err != nil {
+		o.app.warn(fmt.Sprintf("%s: %v", hostPort(q.Name, q.Port), err))
+		return nil
+	}
+	if write {
+		return o.app.writeRules(box.spec.Project, []string{netfilter.PatternFor(q.Name, q.Port)})
+	}
+	return nil
+}
+
+// tellQuestions says on stderr what the command that runs waits for, until ctx ends.
+func (a *app) tellQuestions(ctx context.Context, box *sandbox) {
+	told := map[uint64]bool{}
+	for seen := uint64(0); ; {
+		pending, err := box.client.WaitPending(ctx, seen)
+		if err != nil {
+			return
+		}
+		for _, q := range pending.Questions {
+			if !told[q.ID] {
+				told[q.ID] = true
+				fmt.Fprintln(a.Err, printable(fmt.Sprintf("sbx: %s wants out and waits %s for: sbx policy approve %d",
+					hostPort(q.Name, q.Port), time.Until(q.Until).Round(time.Second), q.ID)))
 			}
 		}
 		seen = pending.Seen
@@ -105,7 +150,7 @@ func newPolicyApprove(a *app) *cobra.Command {
 		Long: "Answers yes to a question of `sbx policy pending`: for the connections that wait (--once, what holds without\n" +
 			"a flag), for as long as the sandbox runs (--run), or by a rule in the project's sbx.yaml (--write).",
 		Example: "  sbx policy approve 3\n  sbx policy approve www.example.com:443 --write",
-		Args:    exactly(1, "an ID or HOST[:PORT]"),
+		Args:    exactlyOne("an ID or HOST[:PORT]"),
 		RunE:    interruptible(func(ctx context.Context, args []string) error { return o.answer(ctx, args[0]) }),
 	}
 	cmd.Flags().BoolVar(&o.once, "once", false, "for the connections that wait alone")

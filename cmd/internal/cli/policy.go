@@ -18,7 +18,7 @@ import (
 
 func newPolicy(a *app) *cobra.Command {
 	return group("policy", "Show and change what the sandbox may reach", "  sbx policy ls\n  sbx policy allow api.example.com",
-		newPolicyLs(a), newPolicyCheck(a), newPolicyLog(a), newPolicyPending(a), newPolicyApprove(a),
+		newPolicyLs(a), newPolicyCheck(a), newPolicyLog(a), newPolicyPending(a), newPolicyApprove(a), newPolicyLearn(a),
 		newPolicyEdit(a, netfilter.Allow), newPolicyEdit(a, netfilter.Deny), newPolicyRm(a))
 }
 
@@ -101,7 +101,7 @@ func newPolicyCheck(a *app) *cobra.Command {
 		Long: "Says what the rules decide for a name, without asking anybody on the network. Without PORT: whether\n" +
 			"any port of it is allowed. With --method or --path: about one HTTP request.\n\nExit status: 0 allowed, 1 denied or failed, 2 wrong usage.",
 		Example: "  sbx policy check www.npmjs.org:443\n  sbx policy check github.com:443 --method POST --path /o/r.git/git-receive-pack",
-		Args:    exactly(1, "HOST[:PORT]"),
+		Args:    exactlyOne("HOST[:PORT]"),
 		RunE: interruptible(func(ctx context.Context, args []string) error {
 			request, err := parseTarget(args[0])
 			if err != nil {
@@ -165,7 +165,10 @@ func parseTarget(arg string) (netfilter.Request, error) {
 }
 
 func (a *app) printVerdict(request netfilter.Request, verdict netfilter.Verdict, asJSON bool) error {
-	c := checked{Name: request.Name, Port: request.Port, Method: request.Method, Path: request.Path, Verdict: audit.VerdictDeny, Reason: verdict.Reason, Rule: verdict.Rule}
+	c := checked{
+		Name: request.Name, Port: request.Port, Method: request.Method, Path: request.Path,
+		Verdict: audit.VerdictDeny, Reason: verdict.Reason, Rule: verdict.Rule,
+	}
 	if verdict.Allow {
 		c.Verdict = audit.VerdictAllow
 	}
@@ -277,7 +280,7 @@ func newPolicyEdit(a *app, action netfilter.Action) *cobra.Command {
 		Long: short + ": api.example.com, *.example.org:443,8443 or github.com:22/tcp.\n" +
 			"It holds at once, open connections included, until `sbx policy rm`. A rule that is wrong changes nothing.",
 		Example: fmt.Sprintf("  sbx policy %s api.example.com\n  sbx policy %[1]s 'github.com:22/tcp' -s shop", action),
-		Args:    atLeast(1, "a PATTERN"),
+		Args:    atLeastOne("a PATTERN"),
 		RunE: interruptible(func(ctx context.Context, args []string) error {
 			return a.editPolicy(ctx, name, edit{action: action, patterns: args})
 		}),
@@ -292,7 +295,7 @@ func newPolicyRm(a *app) *cobra.Command {
 		Use: "rm PATTERN…", Short: "Take back rules that allow and deny made",
 		Long:    "Takes back rules that `sbx policy allow` and `deny` made. Those of files stand in the files.",
 		Example: "  sbx policy rm api.example.com",
-		Args:    atLeast(1, "a PATTERN"),
+		Args:    atLeastOne("a PATTERN"),
 		RunE: interruptible(func(ctx context.Context, args []string) error {
 			return a.editPolicy(ctx, name, edit{remove: true, patterns: args})
 		}),
@@ -308,19 +311,19 @@ type edit struct {
 	patterns []string
 }
 
-// exactly and atLeast check the number of arguments.
-func exactly(n int, what string) cobra.PositionalArgs {
+// exactlyOne and atLeastOne check the number of arguments.
+func exactlyOne(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != n {
+		if len(args) != 1 {
 			return usagef("%s takes %s, got %d arguments", cmd.CommandPath(), what, len(args))
 		}
 		return nil
 	}
 }
 
-func atLeast(n int, what string) cobra.PositionalArgs {
+func atLeastOne(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) < n {
+		if len(args) == 0 {
 			return usagef("%s takes %s", cmd.CommandPath(), what)
 		}
 		return nil

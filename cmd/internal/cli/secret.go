@@ -58,7 +58,7 @@ func secretName(cmd *cobra.Command, args []string) error {
 	if len(args) == 2 || len(args) == 1 && strings.Contains(args[0], "=") {
 		return usagef("a value on the command line can be read by others: give the name alone, and the value when asked, by --stdin or --from-env")
 	}
-	return exactly(1, "a NAME")(cmd, args)
+	return exactlyOne("a NAME")(cmd, args)
 }
 
 func (o secretSetOptions) run(ctx context.Context, name string) error {
@@ -187,7 +187,7 @@ func newSecretRm(a *app) *cobra.Command {
 		Use: "rm NAME…", Short: "Forget secrets",
 		Long:    "Forgets values. Running sandboxes lose them at once; what they sent is sent.",
 		Example: "  sbx secret rm ANTHROPIC_API_KEY",
-		Args:    atLeast(1, "a NAME"),
+		Args:    atLeastOne("a NAME"),
 		RunE: interruptible(func(ctx context.Context, args []string) error {
 			store, err := a.secrets()
 			if err != nil {

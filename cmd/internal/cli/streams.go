@@ -82,14 +82,18 @@ func (s Streams) say(format string, args ...any) {
 // confirm asks a yes/no question on the terminal; anything but yes is no. The
 // caller checks that there is a terminal, see canAsk.
 func (s Streams) confirm(question string) bool {
-	fmt.Fprintf(s.Err, "%s [y/N] ", printable(question))
+	answer := s.askWord(question + " [y/N]")
+	return answer == "y" || answer == "yes"
+}
+
+// askWord asks on the terminal and returns what is typed, in lower case; the end of input is nothing.
+func (s Streams) askWord(question string) string {
+	fmt.Fprint(s.Err, printable(question)+" ")
 	line, err := bufio.NewReader(s.In).ReadString('\n')
 	if err != nil && line == "" {
 		fmt.Fprintln(s.Err)
-		return false
 	}
-	answer := strings.ToLower(strings.TrimSpace(line))
-	return answer == "y" || answer == "yes"
+	return strings.ToLower(strings.TrimSpace(line))
 }
 
 func (s Streams) canAsk() bool { return isTerminal(s.In) && isTerminal(s.Err) }
