@@ -2,14 +2,11 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/sbx-vm/sbx/configs"
 	"github.com/sbx-vm/sbx/machine/control"
@@ -93,9 +90,8 @@ func (o runOptions) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	var name string
-	var stored bool
 	up := interruptible(func(ctx context.Context, _ []string) (err error) {
-		name, stored, err = o.up(ctx, agent)
+		name, err = o.up(ctx, agent)
 		return err
 	})
 	if err := up(cmd, args); err != nil {
@@ -106,11 +102,6 @@ func (o runOptions) run(cmd *cobra.Command, args []string) error {
 		return exitError{statusSbx, err}
 	}
 	defer box.close()
-	if stored { // one that ran already does not know it
-		if _, err := box.client.ReloadSecrets(cmd.Context()); err != nil {
-			return exitError{statusSbx, err}
-		}
-	}
 	request := control.ExecRequest{
 		Argv: slices.Concat(agent.Command, o.args), Dir: guestDir(box.spec, o.app.Dir), Env: agent.Env,
 	}
@@ -118,24 +109,26 @@ func (o runOptions) run(cmd *cobra.Command, args []string) error {
 }
 
 // up asks for a key that is missing and starts this folder's sandbox as `sbx up` does.
-func (o runOptions) up(ctx context.Context, agent configs.Agent) (name string, stored bool, err error) {
+func (o runOptions) up(ctx context.Context, agent configs.Agent) (name string, err error) {
 	up := upOptions{app: o.app, flags: o.flags}
 	p, err := up.plan()
 	if err != nil {
-		return "", false, err
+		return "", err
 	}
 	if o.app.canAsk() && len(agent.Secrets) > 0 {
-		if stored, err = o.app.askKey(ctx, p, agent); err != nil {
-			return "", false, err
+		if err := o.app.askKey(ctx, p, agent); err != nil {
+			return "", err
 		}
 	}
-	return p.wanted.Name, stored, up.run(ctx)
+	return p.wanted.Name, up.run(ctx)
 }
 
 // askKey asks for the agent's preferred key where none of its keys has a value.
-// It says whether one was stored.
-func (a *app) askKey(ctx context.Context, p *plan, agent configs.Agent) (stored bool, err error) {
-	secrets := secret.Open(p.store.DataDir(), a.getenv("SBX_HOME") == "")
+func (a *app) askKey(ctx context.Context, p *plan, agent configs.Agent) error {
+	secrets, err := a.secrets()
+	if err != nil {
+		return err
+	}
 	var wanted []secret.Wanted
 	for _, s := range p.wanted.Network.Secrets {
 		if slices.ContainsFunc(agent.Secrets, func(key configs.AgentSecret) bool { return key.Name == s.Name }) {
@@ -144,32 +137,21 @@ func (a *app) askKey(ctx context.Context, p *plan, agent configs.Agent) (stored 
 	}
 	values, err := secret.Resolve(ctx, secrets, wanted, p.wanted.Secrets, a.getenv)
 	if err != nil || len(values) > 0 {
-		return false, err
+		return err
 	}
 	key := agent.Secrets[0]
 	// Enter alone is an answer: the user logs in inside, and is not asked again on this host.
 	if asked, err := a.first(p.store, "key-"+key.Name); err != nil || !asked {
-		return false, err
+		return err
 	}
-	value, err := a.readHidden(key.Name + " (kept as a secret, for " + strings.Join(key.Hosts, ", ") + "; Enter for none): ")
+	fd, _ := terminal(a.In)
+	value, err := a.askHidden(fd, key.Name+" (kept as a secret, for "+strings.Join(key.Hosts, ", ")+"; Enter for none): ")
 	if err != nil || value == "" {
-		return false, err
+		return err
 	}
-	_, err = secrets.Set(ctx, key.Name, value, nil)
-	return err == nil, err
-}
-
-// readHidden asks on the terminal and does not show what is typed.
-func (a *app) readHidden(question string) (string, error) {
-	fd, ok := terminal(a.In)
-	if !ok {
-		return "", errors.New("there is no terminal to ask on")
+	// Kept for these hosts alone: no other project's file can lead it elsewhere.
+	if _, err := secrets.Set(ctx, key.Name, value, key.Hosts); err != nil {
+		return err
 	}
-	fmt.Fprint(a.Err, printable(question))
-	value, err := term.ReadPassword(fd)
-	fmt.Fprintln(a.Err)
-	if errors.Is(err, io.EOF) {
-		return "", nil
-	}
-	return strings.TrimSpace(string(value)), err
+	return a.reloadSecrets(ctx) // it may run already
 }
