@@ -24,6 +24,7 @@ func (e *engine) begin(ctx context.Context) error {
 	for p, entry := range base {
 		e.h[p] = entry // their stamps
 	}
+	e.compare()
 	if err := e.look(ctx, []string{""}, []string{""}); err != nil {
 		return err
 	}

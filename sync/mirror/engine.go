@@ -36,6 +36,8 @@ type engine struct {
 
 	base tree.Tree // last agreed
 	h, g tree.Tree // last seen
+	// differ are the paths at which the three are not the same. A plan looks at no others.
+	differ map[string]bool
 
 	deletes    map[string]bool // the guest's, that wait until it is quiet
 	lastDelete time.Time
@@ -74,8 +76,8 @@ func (e *engine) look(ctx context.Context, host, guest []string) error {
 	if err := both.Wait(); err != nil {
 		return err
 	}
-	merge(e.h, host, h)
-	merge(e.g, guest, g)
+	e.merge(e.h, host, h)
+	e.merge(e.g, guest, g)
 	return nil
 }
 
@@ -86,12 +88,39 @@ func (e *engine) scan(ctx context.Context, r replica, paths []string, known tree
 	return r.Scan(ctx, paths, known)
 }
 
-func merge(t tree.Tree, paths []string, found tree.Tree) {
-	for _, p := range paths {
-		t.Drop(p)
+// merge puts what was found at and below the paths in the place of what was known.
+func (e *engine) merge(t tree.Tree, paths []string, found tree.Tree) {
+	for _, p := range t.Below(paths) {
+		e.set(t, p, tree.Entry{})
 	}
-	for p, e := range found {
-		t[p] = e
+	for p, entry := range found {
+		e.set(t, p, entry)
+	}
+}
+
+// set changes one entry of one of the trees.
+func (e *engine) set(t tree.Tree, p string, entry tree.Entry) {
+	if entry.Kind == tree.None {
+		delete(t, p)
+	} else {
+		t[p] = entry
+	}
+	if tree.Differs(e.base[p], e.h[p], e.g[p]) {
+		e.differ[p] = true
+	} else {
+		delete(e.differ, p)
+	}
+}
+
+// compare finds all that differs.
+func (e *engine) compare() {
+	e.differ = map[string]bool{}
+	for _, t := range []tree.Tree{e.base, e.h, e.g} {
+		for p := range t {
+			if tree.Differs(e.base[p], e.h[p], e.g[p]) {
+				e.differ[p] = true
+			}
+		}
 	}
 }
 
@@ -126,7 +155,7 @@ func (e *engine) options(confirmed bool) tree.Options {
 	}
 	return tree.Options{
 		Hold: e.policy.hold, Precious: gitFolder, Fold: e.fold, MaxDeletes: e.maxDeletes,
-		Deleted: gone, Confirmed: confirmed, Review: e.review,
+		Deleted: gone, Confirmed: confirmed, Review: e.review, Among: e.differ,
 	}
 }
 
@@ -175,11 +204,7 @@ func (e *engine) settled(paths []string) {
 
 func (e *engine) agree(p string, entry tree.Entry) {
 	e.agreed = true
-	if entry.Kind == tree.None {
-		delete(e.base, p)
-		return
-	}
-	e.base[p] = entry
+	e.set(e.base, p, entry)
 }
 
 // wait leaves out the deletions on the host that are too fresh, and what goes to their places.
@@ -199,17 +224,8 @@ func (e *engine) wait(actions []tree.Action) ([]tree.Action, time.Duration) {
 		return actions, 0
 	}
 	return slices.DeleteFunc(slices.Clone(actions), func(a tree.Action) bool {
-		return a.Side == tree.Host && below(a.Path, deletes)
+		return a.Side == tree.Host && tree.At(a.Path, deletes)
 	}), left
-}
-
-func below(p string, set map[string]bool) bool {
-	for ; p != ""; p = tree.Dir(p) {
-		if set[p] {
-			return true
-		}
-	}
-	return false
 }
 
 func (e *engine) replica(s tree.Side) (replica, tree.Tree) {
@@ -287,8 +303,7 @@ func (e *engine) failed(a tree.Action, err error, retry map[tree.Side][]string) 
 	e.log.Debug("not done", "action", a.Op.String(), "path", a.Path, "error", err)
 	if a.Op == tree.RemoveFolder {
 		// Something that is not mirrored is in it: the folder stays, and is new.
-		delete(e.base, a.Path)
-		e.agreed = true
+		e.agree(a.Path, tree.Entry{})
 	}
 	e.failures[a.Path] = err.Error()
 	retry[tree.Host] = append(retry[tree.Host], a.Path)
@@ -299,7 +314,7 @@ func (e *engine) failed(a tree.Action, err error, retry map[tree.Side][]string) 
 func (e *engine) did(t tree.Tree, a tree.Action) {
 	switch a.Op {
 	case tree.Remove, tree.RemoveFolder:
-		delete(t, a.Path)
+		e.set(t, a.Path, tree.Entry{})
 		e.agree(a.Path, tree.Entry{})
 	case tree.Rename:
 		moved := tree.Tree{}
@@ -308,14 +323,11 @@ func (e *engine) did(t tree.Tree, a tree.Action) {
 				moved[a.To+p[len(a.Path):]] = entry
 			}
 		}
-		t.Drop(a.Path)
-		for p, entry := range moved {
-			t[p] = entry
-		}
+		e.merge(t, []string{a.Path}, moved)
 	case tree.Make, tree.Put:
 		entry := a.Want
 		entry.Stamp = tree.Stamp{}
-		t[a.Path] = entry
+		e.set(t, a.Path, entry)
 		e.agree(a.Path, entry)
 	}
 }
@@ -344,7 +356,7 @@ func (e *engine) checkLinks(ctx context.Context, steps []disk.Step, results []er
 			e.log.Warn("a link leads out of the workspace", "path", s.Path, "error", err)
 			continue
 		}
-		delete(e.h, s.Path)
+		e.set(e.h, s.Path, tree.Entry{})
 		e.agree(s.Path, tree.Entry{})
 		e.policy.refuse(s.Path, s.Want, reasonOutside)
 	}

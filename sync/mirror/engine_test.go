@@ -30,6 +30,7 @@ type pair struct {
 	e                  *engine
 	clock              time.Time
 	confirmed          bool
+	writes             int // so that no content is written twice
 }
 
 type localMark struct{ *disk.Root }
@@ -372,7 +373,8 @@ func TestDeletionsWaitUntilItIsQuiet(t *testing.T) {
 // history changes both sides at random and keeps in mind what the host's user wrote.
 func history(t *rapid.T, p *pair, wrote map[string]bool, n int) {
 	names := []string{"a", "b", "d/a", "d/b", "d/e/a", "a/x"}
-	for i := range n {
+	for range n {
+		p.writes++
 		dir := rapid.SampledFrom([]string{p.host, p.guest}).Draw(t, "side")
 		full := filepath.Join(dir, rapid.SampledFrom(names).Draw(t, "path"))
 		if rapid.IntRange(0, 3).Draw(t, "op") == 0 {
@@ -380,7 +382,7 @@ func history(t *rapid.T, p *pair, wrote map[string]bool, n int) {
 			os.RemoveAll(full)
 			continue
 		}
-		content := fmt.Sprintf("%s %d %d", filepath.Base(dir), i, len(wrote))
+		content := fmt.Sprintf("%s %d", filepath.Base(dir), p.writes)
 		if st, err := os.Lstat(full); err == nil && !st.IsDir() {
 			forget(dir, full, p, wrote)
 		}
@@ -450,10 +452,10 @@ func TestW79_DeathAtEveryStep(t *testing.T) {
 		os.Remove(filepath.Join(p.guest, "kind"))
 		write(t, p.guest, "kind/k", "folder now")
 		p.stop()
-		left, died := step, false
+		var left atomic.Int64
+		left.Store(int64(step))
 		p.opts.Fail = func(string) error {
-			if left--; left <= 0 {
-				died = true
+			if left.Add(-1) <= 0 {
 				return errDied
 			}
 			return nil
@@ -476,11 +478,11 @@ func TestW79_DeathAtEveryStep(t *testing.T) {
 		if h["edit"] != "new edit" || h["new/n"] != "new" || h["del"] != "" || h["both"] != "the host's" || h["kind/k"] != "folder now" || !kept {
 			t.Errorf("step %d: %q", step, h)
 		}
-		if left, _ := os.ReadDir(filepath.Join(p.host, disk.StageDir)); len(left) > 1 {
-			t.Errorf("step %d: left in the staging folder: %v", step, left)
+		if names, _ := os.ReadDir(filepath.Join(p.host, disk.StageDir)); len(names) > 1 {
+			t.Errorf("step %d: left in the staging folder: %v", step, names)
 		}
 		p.stop()
-		if !died {
+		if left.Load() > 0 {
 			if step < 15 {
 				t.Errorf("only %d steps", step)
 			}
@@ -498,12 +500,11 @@ func TestEditBetweenScanAndApplyIsKept(t *testing.T) {
 			write(t, p.host, "h", "h")
 			p.must(t)
 			p.stop()
-			edited := false
+			var edited atomic.Bool
 			p.opts.Fail = func(step string) error {
-				if step != at || edited {
+				if step != at || !edited.CompareAndSwap(false, true) {
 					return nil
 				}
-				edited = true
 				target := filepath.Join(p.host, map[string]string{"put": "f", "ready": "f", "exchanged": "f"}[at])
 				if target == p.host {
 					target = filepath.Join(p.host, "g")
@@ -521,7 +522,7 @@ func TestEditBetweenScanAndApplyIsKept(t *testing.T) {
 			os.Remove(filepath.Join(p.guest, "g"))
 			p.must(t)
 			p.must(t)
-			if !edited {
+			if !edited.Load() {
 				t.Fatal("the edit was never made")
 			}
 			found := false

@@ -6,6 +6,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/sbx-vm/sbx/sync/mirror/disk"
@@ -162,7 +163,7 @@ func (s *Session) report(e *engine, out outcome) {
 	conflicts := conflictsIn(e.h)
 	var failed []string
 	for p, why := range e.failures {
-		failed = append(failed, p+": "+why)
+		failed = append(failed, strconv.Quote(p)+": "+why)
 	}
 	slices.Sort(failed)
 	s.tell(func(st *Status) {

@@ -260,6 +260,7 @@ func (h HaltError) Error() string {
 func (s *Session) Reset(ctx context.Context) error {
 	return s.ask(ctx, func(_ context.Context, e *engine) error {
 		e.base, e.agreed, e.deleted, e.policy.refused = tree.Tree{}, true, nil, map[string]refusal{}
+		e.compare()
 		return nil
 	})
 }

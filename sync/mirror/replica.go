@@ -83,11 +83,7 @@ func (l local) Stage(ctx context.Context, clone string) (target, error) {
 func (l local) Drop(_ context.Context, name string) { l.Root.Drop(name) }
 
 func (l local) Apply(ctx context.Context, steps []disk.Step) ([]error, error) {
-	out := make([]error, len(steps))
-	for i, s := range steps {
-		out[i] = l.Root.Apply(ctx, s)
-	}
-	return out, l.Check()
+	return l.ApplyAll(ctx, steps), l.Check()
 }
 
 func (l local) Flush(context.Context) error { return l.Root.Flush() }

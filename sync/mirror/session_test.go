@@ -271,3 +271,70 @@ func TestW60_WatchLimit(t *testing.T) {
 
 // errWatchLimit is inotify_add_watch(2)'s.
 var errWatchLimit = error(syscall.ENOSPC)
+
+// TestW54 and W55: sides that never stop changing are in step once they do.
+func TestW54_W55_StormAndGrowingLog(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.MaxDeletes = -1 })
+	r.start(t)
+	r.flush(t)
+	log, err := os.Create(filepath.Join(r.guest, "grows"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3000 {
+		name := filepath.Join(r.guest, fmt.Sprint("d", i%7), fmt.Sprint("f", i%50))
+		if i%3 == 0 {
+			os.RemoveAll(filepath.Dir(name))
+		} else {
+			write(t, r.guest, fmt.Sprintf("d%d/f%d", i%7, i%50), fmt.Sprint(i))
+		}
+		fmt.Fprintln(log, i)
+	}
+	log.Close()
+	until(t, "both are the same", func() bool { return maps.Equal(contents(r.host), contents(r.guest)) && len(contents(r.guest)) > 0 })
+}
+
+func TestW83_DependenciesReinstalled(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Ignore = []string{"node_modules/"} })
+	write(t, r.host, "package.json", "{}")
+	for i := range 2000 {
+		write(t, r.guest, fmt.Sprintf("node_modules/p%d/x.js", i), "1")
+	}
+	r.start(t)
+	r.flush(t)
+	os.RemoveAll(filepath.Join(r.guest, "node_modules"))
+	r.flush(t)
+	if h := contents(r.host); len(h) != 1 || r.Status().State != Watching {
+		t.Errorf("%d entries, %+v", len(h), r.Status())
+	}
+}
+
+func TestW17_W19_TheHostsFileSystemIsAsked(t *testing.T) {
+	if f := folding(t.TempDir()); f != nil && f("A") != f("a") && f("\u00e9") != f("e\u0301") {
+		t.Error("a file system that folds nothing is said to fold")
+	}
+}
+
+func TestW101_TheHostsProtectedFilesReachTheGuest(t *testing.T) {
+	r := newRig(t, nil)
+	write(t, r.host, ".vscode/settings.json", "1")
+	r.start(t)
+	r.flush(t)
+	write(t, r.guest, ".vscode/settings.json", "evil")
+	r.flush(t)
+	if h := contents(r.host)[".vscode/settings.json"]; h != "1" || len(r.Status().Held) != 1 {
+		t.Errorf("host %q, %+v", h, r.Status())
+	}
+	write(t, r.host, ".vscode/settings.json", "2")
+	r.flush(t)
+	if h, g := contents(r.host)[".vscode/settings.json"], contents(r.guest)[".vscode/settings.json"]; h != "2" || g != "2" {
+		t.Errorf("host %q, guest %q", h, g)
+	}
+}
+
+func TestW05_NamesInMessagesAreQuoted(t *testing.T) {
+	h := HaltError{[]tree.Halt{{Side: tree.Guest, Reason: tree.ProtectedDeleted, Path: "a\x1b[31m\n\u202e"}}}
+	if strings.ContainsAny(h.Error(), "\x1b\n\u202e") {
+		t.Errorf("%q", h.Error())
+	}
+}

@@ -100,6 +100,8 @@ type Options struct {
 	Deleted int
 	// Confirmed says that the user has agreed to what would halt.
 	Confirmed bool
+	// Among are the paths that may differ, all of them; nil: any may.
+	Among map[string]bool
 	// Review leaves conflicts as they are.
 	Review bool
 }

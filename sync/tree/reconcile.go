@@ -34,21 +34,27 @@ type reconciler struct {
 }
 
 func (r *reconciler) different() []string {
-	seen := map[string]bool{}
-	for _, t := range []Tree{r.base, r.host, r.guest} {
-		for p := range t {
-			if h := r.host[p]; !Same(h, r.guest[p]) || !Same(h, r.base[p]) {
-				seen[p] = true
+	among := r.o.Among
+	if among == nil {
+		among = map[string]bool{}
+		for _, t := range []Tree{r.base, r.host, r.guest} {
+			for p := range t {
+				among[p] = true
 			}
 		}
 	}
-	out := make([]string, 0, len(seen))
-	for p := range seen {
-		out = append(out, p)
+	var out []string
+	for p := range among {
+		if Differs(r.base[p], r.host[p], r.guest[p]) {
+			out = append(out, p)
+		}
 	}
 	slices.SortFunc(out, Compare)
 	return out
 }
+
+// Differs tells whether a path is not the same in all three trees.
+func Differs(base, host, guest Entry) bool { return !Same(host, guest) || !Same(host, base) }
 
 // end is behind the last path at or below paths[i].
 func (r *reconciler) end(i int) int {
@@ -263,12 +269,6 @@ func (r *reconciler) halt() {
 		r.plan.Halts = nil
 		return
 	}
-	files := 0
-	for _, e := range r.base {
-		if e.Kind != Folder {
-			files++
-		}
-	}
 	for _, s := range []struct {
 		side Side
 		tree Tree
@@ -282,10 +282,25 @@ func (r *reconciler) halt() {
 		}
 		if len(s.tree) == 0 && topLevel(r.base) >= 2 {
 			r.plan.Halts = append(r.plan.Halts, Halt{Side: s.side, Reason: Emptied})
-		} else if removed > r.o.threshold(files+s.gone) {
-			r.plan.Halts = append(r.plan.Halts, Halt{Side: s.side, Reason: DeletedMany, Count: removed, Of: files + s.gone})
+			continue
+		}
+		if removed <= fewDeletes && r.o.MaxDeletes <= 0 {
+			continue
+		}
+		if of := r.base.files() + s.gone; removed > r.o.threshold(of) {
+			r.plan.Halts = append(r.plan.Halts, Halt{Side: s.side, Reason: DeletedMany, Count: removed, Of: of})
 		}
 	}
+}
+
+// files counts all but folders.
+func (t Tree) files() (n int) {
+	for _, e := range t {
+		if e.Kind != Folder {
+			n++
+		}
+	}
+	return n
 }
 
 func topLevel(t Tree) (n int) {

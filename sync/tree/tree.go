@@ -73,29 +73,35 @@ func Same(a, b Entry) bool {
 // the bytes as the file system gave them. The folder itself is not in it.
 type Tree map[string]Entry
 
-// Replace puts what a scan found at and below a path in the place of what was known.
-func (t Tree) Replace(path string, found Tree) {
-	t.Drop(path)
-	for p, e := range found {
-		t[p] = e
-	}
-}
-
-// Drop forgets a path and all below it. The empty path is everything.
-func (t Tree) Drop(path string) {
-	if path == "" {
-		clear(t)
-		return
-	}
-	if e := t[path]; e.Kind == File || e.Kind == Link {
-		delete(t, path)
-		return
-	}
-	for p := range t {
-		if Within(p, path) {
-			delete(t, p)
+// Below gives the paths of the tree that are one of those given or below one.
+func (t Tree) Below(paths []string) (out []string) {
+	set := map[string]bool{}
+	for _, p := range paths {
+		if kind := t[p].Kind; kind == File || kind == Link {
+			out = append(out, p)
+		} else {
+			set[p] = true
 		}
 	}
+	if len(set) == 0 {
+		return out
+	}
+	for p := range t {
+		if set[""] || At(p, set) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// At tells whether a path is one of the set or below one.
+func At(p string, set map[string]bool) bool {
+	for ; p != ""; p = Dir(p) {
+		if set[p] {
+			return true
+		}
+	}
+	return false
 }
 
 // Within tells whether p is dir or below it.

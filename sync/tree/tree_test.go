@@ -165,7 +165,7 @@ func TestHalts(t *testing.T) {
 		return t
 	}
 	noGit := maps.Clone(many)
-	noGit.Drop(".git")
+	drop(noGit, ".git")
 	precious := func(p string) bool { return p == ".git" }
 	for name, c := range map[string]struct {
 		base, host, guest Tree
@@ -242,12 +242,7 @@ func genTree(t *rapid.T, from Tree, label string) Tree {
 	names := []string{"a", "b", "a/a", "a/b", "b/a", "a/a/a"}
 	for range rapid.IntRange(0, 6).Draw(t, label) {
 		p := rapid.SampledFrom(names).Draw(t, label+" path")
-		out.Drop(p)
-		for q := range out {
-			if Within(q, p) {
-				delete(out, q)
-			}
-		}
+		drop(out, p)
 		switch rapid.IntRange(0, 3).Draw(t, label+" what") {
 		case 0:
 			continue
@@ -262,6 +257,12 @@ func genTree(t *rapid.T, from Tree, label string) Tree {
 		}
 	}
 	return out
+}
+
+func drop(t Tree, p string) {
+	for _, q := range t.Below([]string{p}) {
+		delete(t, q)
+	}
 }
 
 func fill(t Tree, p string) {

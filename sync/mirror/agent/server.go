@@ -175,8 +175,8 @@ func (s *server) scan(ctx context.Context, q request, r *reply) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range paths {
-		s.known.Drop(p)
+	for _, p := range s.known.Below(paths) {
+		delete(s.known, p)
 	}
 	for p, e := range found {
 		s.known[p] = e
@@ -193,12 +193,14 @@ func (s *server) scan(ctx context.Context, q request, r *reply) error {
 }
 
 func (s *server) apply(ctx context.Context, steps []step) []fault {
-	out := make([]fault, len(steps))
+	todo, out := make([]disk.Step, len(steps)), make([]fault, len(steps))
 	for i, w := range steps {
-		todo, err := w.step()
-		if err == nil {
-			err = s.root.Apply(ctx, todo)
+		var err error
+		if todo[i], err = w.step(); err != nil {
+			todo[i] = disk.Step{} // which is no operation
 		}
+	}
+	for i, err := range s.root.ApplyAll(ctx, todo) {
 		if err != nil {
 			out[i] = fault{Text: err.Error(), Changed: errors.Is(err, disk.ErrChanged)}
 		}

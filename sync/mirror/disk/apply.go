@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/sbx-vm/sbx/sync/tree"
@@ -227,4 +228,28 @@ func (r *Root) Flush() error {
 		return err
 	}
 	return flush(int(r.dir.Fd()))
+}
+
+// inParallel is how many files are placed at a time: what each waits for is the disk.
+const inParallel = 8
+
+// ApplyAll carries steps out in order, but files and links, which come last, at once. Each
+// step has its own error.
+func (r *Root) ApplyAll(ctx context.Context, steps []Step) []error {
+	out := make([]error, len(steps))
+	var puts errgroup.Group
+	puts.SetLimit(inParallel)
+	for i, s := range steps {
+		if s.Op != tree.Put {
+			puts.Wait() //nolint:errcheck // each has its own
+			out[i] = r.Apply(ctx, s)
+			continue
+		}
+		puts.Go(func() error {
+			out[i] = r.Apply(ctx, s)
+			return nil
+		})
+	}
+	puts.Wait() //nolint:errcheck // see above
+	return out
 }
