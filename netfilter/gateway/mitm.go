@@ -18,7 +18,7 @@ var errNoAuthority = errors.New("the sandbox has no authority to sign with")
 func (g *Gateway) intercept(f *flow, conn guestConn, raw []byte) {
 	f.intercepted.Store(true)
 	if g.cfg.Authority == nil {
-		g.refused(f, "https", reasonTLSName, errNoAuthority)
+		g.refused(f, "https", reasonNoAuthority, errNoAuthority)
 		conn.reset()
 		return
 	}

@@ -13,20 +13,21 @@ import (
 
 // Reasons of the gateway's own, beside netfilter's.
 const (
-	reasonUDP       = "udp"             // UDP does not leave the guest
-	reasonGateway   = "gateway_service" // the gateway serves DNS and nothing else
-	reasonUnknown   = "unknown_address" // an address that was not given out for a name
-	reasonLimit     = "limit"           // too many at once
-	reasonHandshake = "handshake"       // the guest did not complete its own connection
-	reasonBudget    = "upload_budget"   // more went up than the rule's max_upload
-	reasonRevoked   = "revoked"         // the policy changed while the connection was open
-	reasonProtocol  = "protocol"        // neither TLS nor HTTP, or the wrong one for the port
-	reasonTLSName   = "tls_name"        // no SNI, another SNI, ECH
-	reasonHTTP      = "http"            // a request that is not served
-	reasonClientTLS = "client_tls"      // the guest's client broke off our own TLS
-	reasonUpstream  = "upstream"        // the host could not resolve or reach it
-	reasonType      = "dns_type"        // a DNS question for other than an address
-	reasonQuery     = "dns_query"       // a malformed DNS query
+	reasonUDP         = "udp"             // UDP does not leave the guest
+	reasonGateway     = "gateway_service" // the gateway serves DNS and nothing else
+	reasonUnknown     = "unknown_address" // an address that was not given out for a name
+	reasonLimit       = "limit"           // too many at once
+	reasonHandshake   = "handshake"       // the guest did not complete its own connection
+	reasonBudget      = "upload_budget"   // more went up than the rule's max_upload
+	reasonRevoked     = "revoked"         // the policy changed while the connection was open
+	reasonProtocol    = "protocol"        // neither TLS nor HTTP, or the wrong one for the port
+	reasonTLSName     = "tls_name"        // no SNI, another SNI, ECH
+	reasonHTTP        = "http"            // a request that is not served
+	reasonNoAuthority = "no_authority"    // the name needs interception and nothing can sign for it
+	reasonClientTLS   = "client_tls"      // the guest's client broke off our own TLS
+	reasonUpstream    = "upstream"        // the host could not resolve or reach it
+	reasonType        = "dns_type"        // a DNS question for other than an address
+	reasonQuery       = "dns_query"       // a malformed DNS query
 )
 
 // denials remembers the last refusals, each once, newest last. It is written on

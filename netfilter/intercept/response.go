@@ -93,11 +93,9 @@ func writeResponse(w io.Writer, resp *http.Response, last bool) (again bool, err
 	return !last, writeBody(w, resp.Body, chunked)
 }
 
+// statusText is our own phrase: a server's could carry anything.
 func statusText(resp *http.Response) string {
-	if len(resp.Status) > 3 {
-		return resp.Status
-	}
-	return strconv.Itoa(resp.StatusCode) + " "
+	return strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode)
 }
 
 // bodyAllowed tells whether the response has a body at all (RFC 9112 section 6.3).

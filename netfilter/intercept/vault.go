@@ -193,6 +193,11 @@ func (v *Vault) Scrub(h http.Header, bound []netfilter.Secret) bool {
 			continue
 		}
 		for name, values := range h {
+			if strings.Contains(strings.ToLower(name), strings.ToLower(b.Value)) {
+				delete(h, name)
+				found = true
+				continue
+			}
 			for i, value := range values {
 				if clean := scrub(value, b); clean != value {
 					h[name][i], found = clean, true
@@ -207,7 +212,27 @@ func scrub(text string, b Binding) string {
 	for _, form := range echoes(b.Value) {
 		text = strings.ReplaceAll(text, form, b.Secret.Placeholder)
 	}
+	// Percent-encoding has more spellings than can be searched for.
+	if plain := percentDecoded(text); plain != text && strings.Contains(plain, b.Value) {
+		return b.Secret.Placeholder
+	}
 	return text
+}
+
+// percentDecoded decodes what is encoded, and leaves what is not as it is.
+func percentDecoded(text string) string {
+	var out strings.Builder
+	for i := 0; i < len(text); i++ {
+		if text[i] == '%' && i+2 < len(text) {
+			if b, err := hex.DecodeString(text[i+1 : i+3]); err == nil {
+				out.Write(b)
+				i += 2
+				continue
+			}
+		}
+		out.WriteByte(text[i])
+	}
+	return out.String()
 }
 
 // echoes are the forms in which a server may send a value back: as it is, percent-encoded, and within base64

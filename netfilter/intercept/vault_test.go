@@ -98,12 +98,16 @@ func TestScrub(t *testing.T) {
 	v, s := vaultOf("")
 	h := http.Header{
 		"A": {"key is " + value}, "B": {base64.StdEncoding.EncodeToString([]byte("x" + value + "y"))}, "C": {"hunter2%2B%2F%3Dtopsecret"}, "D": {"plain"},
+		"F": {"/?k=%68%75%6e%74er2%2b/%3dtopsecret"}, "X-Hunter2+/=topsecret": {"1"},
 		"E": {"prefix/" + base64.RawURLEncoding.EncodeToString([]byte(value))},
 	}
 	if !v.Scrub(h, []netfilter.Secret{s}) {
 		t.Error("nothing found")
 	}
 	text := fmt.Sprint(h)
+	if strings.Contains(text, "%68") || strings.Contains(text, "X-Hunter2") {
+		t.Errorf("a spelling is left in %s", text)
+	}
 	for _, form := range []string{
 		"hunter2", base64.RawStdEncoding.EncodeToString([]byte("x" + value))[2:20], base64.RawURLEncoding.EncodeToString([]byte(value))[:20],
 	} {
@@ -155,4 +159,25 @@ func TestAuthoritySigns(t *testing.T) {
 	} else if _, err := LoadAuthority(certPEM, otherKey); err == nil {
 		t.Error("another's key is taken")
 	}
+}
+
+// FuzzVault: whatever a guest sends and a server echoes, a value is not in what goes to another host, nor in the
+// headers that come back.
+func FuzzVault(f *testing.F) {
+	f.Add("X-Api-Key", "PH", "/", "echo: V")
+	f.Add("Authorization", "Basic UEg=", "/?k=PH", "%68unter2")
+	f.Fuzz(func(t *testing.T, header, value, target, echo string) {
+		v, s := vaultOf("")
+		fill := func(text string) string { return strings.ReplaceAll(text, "PH", s.Placeholder) }
+		r := requestWith(fill(target), fill(header), fill(value))
+		_, err := v.Fill(r, nil, true)
+		if strings.Contains(fmt.Sprint(r.Header, r.Target, err), "hunter2") && !strings.Contains(header+value+target, "hunter2") {
+			t.Fatalf("%v %v", r.Header, err)
+		}
+		h := http.Header{"Echo": {strings.ReplaceAll(echo, "V", "hunter2+/=topsecret")}}
+		v.Scrub(h, []netfilter.Secret{s})
+		if strings.Contains(percentDecoded(h.Get("Echo")), "hunter2+/=topsecret") {
+			t.Fatalf("%q comes back", h.Get("Echo"))
+		}
+	})
 }
