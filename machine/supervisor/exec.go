@@ -97,6 +97,11 @@ func exitOf(err error) (control.Exit, error) {
 
 // sftp opens an SFTP stream, served as the sandbox's user.
 func (g *guest) sftp(ctx context.Context) (io.ReadWriteCloser, error) {
+	return g.subsystem(ctx, sshd.SubsystemFiles)
+}
+
+// subsystem opens a stream to one of the agent's other lives.
+func (g *guest) subsystem(ctx context.Context, name string) (io.ReadWriteCloser, error) {
 	client, err := g.connection(ctx)
 	if err != nil {
 		return nil, err
@@ -107,20 +112,20 @@ func (g *guest) sftp(ctx context.Context) (io.ReadWriteCloser, error) {
 	}
 	in, errIn := session.StdinPipe()
 	out, errOut := session.StdoutPipe()
-	if err := errors.Join(errIn, errOut, session.RequestSubsystem("sftp")); err != nil {
+	if err := errors.Join(errIn, errOut, session.RequestSubsystem(name)); err != nil {
 		session.Close()
-		return nil, fmt.Errorf("start sftp in the guest: %w", err)
+		return nil, fmt.Errorf("start %s in the guest: %w", name, err)
 	}
-	return sftpStream{out, in, session}, nil
+	return subsystemStream{out, in, session}, nil
 }
 
-type sftpStream struct {
+type subsystemStream struct {
 	io.Reader
 	io.WriteCloser
 	session *ssh.Session
 }
 
-func (s sftpStream) Close() error {
+func (s subsystemStream) Close() error {
 	return errors.Join(s.WriteCloser.Close(), ignoreEOF(s.session.Close()))
 }
 

@@ -85,7 +85,14 @@ func (e *engine) scan(ctx context.Context, r replica, paths []string, known tree
 	if len(paths) == 0 {
 		return tree.Tree{}, nil
 	}
-	return r.Scan(ctx, paths, known)
+	found, err := r.Scan(ctx, paths, known)
+	for p, entry := range found {
+		// Also what is no file any more: a folder of that name could hide one.
+		if entry.Kind != tree.Folder && e.policy.mask.Masked(strings.Split(p, "/")) {
+			delete(found, p)
+		}
+	}
+	return found, err
 }
 
 // merge puts what was found at and below the paths in the place of what was known.
@@ -384,12 +391,16 @@ func conflictsIn(t tree.Tree) (out []string) {
 
 var errNoSpace = errors.New("the host's disk is nearly full")
 
-func newPolicy(own []string, maxFile int64) (*policy, error) {
-	g, err := guard.New(own)
+func newPolicy(protect, mask []string, maxFile int64) (*policy, error) {
+	g, err := guard.New(protect)
 	if err != nil {
 		return nil, fmt.Errorf("mirror: %w", err)
 	}
-	return &policy{guard: g, maxFile: maxFile, refused: map[string]refusal{}}, nil
+	m, err := guard.NewMask(mask)
+	if err != nil {
+		return nil, fmt.Errorf("mirror: %w", err)
+	}
+	return &policy{guard: g, mask: m, maxFile: maxFile, refused: map[string]refusal{}}, nil
 }
 
 // save keeps what was agreed, once the guest's disk has it.

@@ -71,7 +71,7 @@ func (p *pair) start(t failer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy, err := newPolicy(nil, 1<<30)
+	policy, err := newPolicy(nil, nil, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -331,3 +331,20 @@ func TestW26_W27_ParentSwappedForALink(t *testing.T) {
 func stepsOf(a tree.Action, staged string) []disk.Step {
 	return []disk.Step{{Action: a, Staged: staged}}
 }
+
+func TestW05_WhatTheGuestSaysIsQuotedAndBounded(t *testing.T) {
+	evil := strings.Repeat("\x1b[2J\n\u202e", 1000)
+	_, st := against(t, hostile{entries: []map[string]any{{"p": []byte("f"), "k": tree.Unknown, "t": []byte(evil)}}}, nil)
+	for _, h := range st.Held {
+		if strings.ContainsAny(h.Reason, "\x1b\n\u202e") || len(h.Reason) > 2000 {
+			t.Errorf("%q", h.Reason)
+		}
+	}
+	_, st = against(t, hostile{answer: func(op string, id uint64) string {
+		data, _ := json.Marshal(map[string]any{"id": id, "error": evil})
+		return string(data)
+	}}, nil)
+	if strings.ContainsAny(st.Problem, "\x1b\n\u202e") || len(st.Problem) > 2000 {
+		t.Errorf("%q", st.Problem)
+	}
+}

@@ -42,7 +42,10 @@ type Config struct {
 	// Review lets nothing reach the host but by Apply.
 	Review  bool
 	Protect []string // as guard.New takes them, besides the built-in ones
-	Ignore  []string // rules as in a .gitignore: neither side's is mirrored
+	// Mask are paths as guard.NewMask takes them, besides the built-in ones: what is there
+	// never reaches the guest, nor the host.
+	Mask   []string
+	Ignore []string // rules as in a .gitignore: neither side's is mirrored
 	// MaxFile is the size of the largest file that is mirrored, in bytes; 0: 4 GiB.
 	MaxFile int64
 	// MaxDeletes is tree.Options.MaxDeletes.
@@ -113,7 +116,7 @@ func Start(ctx context.Context, cfg Config) (*Session, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	policy, err := newPolicy(cfg.Protect, cfg.MaxFile)
+	policy, err := newPolicy(cfg.Protect, cfg.Mask, cfg.MaxFile)
 	if err != nil {
 		return nil, err
 	}

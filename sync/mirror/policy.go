@@ -16,6 +16,7 @@ import (
 // policy says which changes of the guest reach the host at all.
 type policy struct {
 	guard   *guard.Matcher
+	mask    *guard.Mask // what is on neither side, as far as the mirror knows
 	maxFile int64
 	// refused are changes that were tried and will be again only when they are others.
 	refused map[string]refusal

@@ -338,3 +338,17 @@ func TestW05_NamesInMessagesAreQuoted(t *testing.T) {
 		t.Errorf("%q", h.Error())
 	}
 }
+
+func TestMaskedFilesNeverReachTheGuest(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Mask = []string{"secret/*.txt"} })
+	write(t, r.host, ".env", "KEY=1")
+	write(t, r.host, "secret/a.txt", "1")
+	write(t, r.host, "secret/b.md", "2")
+	r.start(t)
+	r.flush(t)
+	write(t, r.guest, ".env", "KEY=the guest's")
+	r.flush(t)
+	if g := contents(r.guest); g["secret/a.txt"] != "" || g["secret/b.md"] != "2" || contents(r.host)[".env"] != "KEY=1" {
+		t.Errorf("guest %q", g)
+	}
+}

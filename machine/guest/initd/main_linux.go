@@ -48,9 +48,9 @@ func Main(args []string) int {
 		err = trust.Runc(args)
 	case word == "serve":
 		err = serve(log)
-	case word == "sftp":
+	case word == sshd.SubsystemFiles:
 		err = serveFiles()
-	case word == "mirror":
+	case word == sshd.SubsystemMirror:
 		err = agent.Serve(context.Background(), os.Stdin, os.Stdout)
 	case word == "listen-exec" && len(args) > 2:
 		err = listenExec(args[2:])

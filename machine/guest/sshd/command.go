@@ -15,6 +15,13 @@ const (
 	RequestSyncTime = "sync-time@sbx"
 )
 
+// Subsystems: the agent itself, as the sandbox's user. SubsystemMirror speaks what
+// sync/mirror/agent does.
+const (
+	SubsystemFiles  = "sftp"
+	SubsystemMirror = "mirror"
+)
+
 // Command is what an exec request asks for: the words are run as they are, no
 // shell reads them. On the wire it is JSON after one NUL byte; a payload without
 // that byte is a command line for the login shell, as `ssh host 'command line'`

@@ -159,7 +159,7 @@ func (s *session) begin(r *ssh.Request) bool {
 		if err := ssh.Unmarshal(r.Payload, &text); err != nil {
 			return false
 		}
-		if r.Type == "subsystem" && text.Value != "sftp" {
+		if r.Type == "subsystem" && text.Value != SubsystemFiles && text.Value != SubsystemMirror {
 			return false
 		}
 		var err error
@@ -167,7 +167,7 @@ func (s *session) begin(r *ssh.Request) bool {
 			return false
 		}
 		if r.Type == "subsystem" {
-			command = Command{Argv: []string{"/proc/self/exe", "sftp"}}
+			command = Command{Argv: []string{"/proc/self/exe", text.Value}}
 		}
 	}
 	go s.execute(command)

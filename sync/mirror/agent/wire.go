@@ -110,7 +110,7 @@ func (e entry) entry() (tree.Entry, error) {
 	case tree.Link:
 		return tree.Entry{Kind: tree.Link, Target: out.Target}, nil
 	case tree.Unknown:
-		return tree.Entry{Kind: tree.Unknown, Target: fmt.Sprintf("%.*s", maxReason, out.Target)}, nil
+		return tree.Entry{Kind: tree.Unknown, Target: fmt.Sprintf("in the guest: %q", bounded(out.Target))}, nil
 	}
 	return tree.Entry{}, fmt.Errorf("%w: entry of kind %d, size %d, hash of %d bytes", errHostile, e.Kind, e.Size, len(e.Hash))
 }
