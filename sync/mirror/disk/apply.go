@@ -49,7 +49,10 @@ func (r *Root) apply(ctx context.Context, s Step) error {
 		if st, statErr := lstat(dir, name); errors.Is(err, fs.ErrExist) && statErr == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			return nil
 		}
-		return changed(err)
+		if err != nil {
+			return changed(err)
+		}
+		return r.give(dir, name)
 	case tree.RemoveFolder:
 		return changed(unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR))
 	case tree.Remove:
@@ -161,6 +164,9 @@ func (r *Root) put(ctx context.Context, dir *os.File, name string, s Step) error
 		err = unix.Symlinkat(s.Want.Target, int(stage.Fd()), ready)
 	} else {
 		err = r.finish(stage, s, ready)
+	}
+	if err == nil {
+		err = r.give(stage, ready)
 	}
 	if err != nil {
 		return err

@@ -283,3 +283,38 @@ func gitFiles(t *rapid.T, git, dir, rules string) []string {
 	}
 	return nil
 }
+
+// TestOwner: what root makes in a user's folder is the user's. Others' files are theirs anyway.
+func TestOwner(t *testing.T) {
+	dir := t.TempDir()
+	uid := os.Geteuid()
+	if uid == 0 {
+		uid = 12345
+		if err := os.Chown(dir, uid, uid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	f, name, err := r.Stage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	for _, s := range []Step{
+		{Action: tree.Action{Op: tree.Make, Path: "d"}},
+		{Action: tree.Action{Op: tree.Put, Path: "d/f", Want: tree.Entry{Kind: tree.File}}, Staged: name},
+		{Action: tree.Action{Op: tree.Put, Path: "l", Want: tree.Entry{Kind: tree.Link, Target: "/absent"}}},
+	} {
+		if err := r.Apply(context.Background(), s); err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(dir, s.Path), &st); err != nil || int(st.Uid) != uid {
+			t.Errorf("%s: owner %d, %v", s.Path, st.Uid, err)
+		}
+	}
+}

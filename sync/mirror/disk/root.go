@@ -58,6 +58,8 @@ type Root struct {
 	dir   *os.File
 	dev   uint64
 	ino   uint64
+	uid   int // who owns the folder, and gets what is made in it
+	gid   int
 	o     Options
 	next  atomic.Uint64
 	stage sync.Mutex // held while the staging folder is made or removed
@@ -81,6 +83,7 @@ func Open(path string, o Options) (*Root, error) {
 		r.dir.Close()
 		return nil, err
 	}
+	r.uid, r.gid = int(st.Uid), int(st.Gid)
 	r.dev, r.ino = uint64(st.Dev), st.Ino //nolint:unconvert // darwin's is signed
 	return r, nil
 }
@@ -98,6 +101,14 @@ func (r *Root) Check() error {
 		return fmt.Errorf("%q: %w", r.path, ErrRoot)
 	}
 	return nil
+}
+
+// give makes what root made the folder's owner's.
+func (r *Root) give(dir *os.File, name string) error {
+	if os.Geteuid() != 0 || r.uid == 0 {
+		return nil
+	}
+	return unix.Fchownat(int(dir.Fd()), name, r.uid, r.gid, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func (r *Root) fail(step string) error {
