@@ -12,5 +12,9 @@
 // where the file system can (copy_file_range). What is too big is recorded as lost, in
 // the log as well.
 //
+// One version is told from the next by inode, size, mode and times. Linux before 6.13 has
+// times of some milliseconds: an edit of the same size within that after the guest's own
+// passes for the guest's. An undo keeps it all the same, a further write of the guest's not.
+//
 // Every access to the workspace goes through an os.Root.
 package journal

@@ -188,3 +188,31 @@ func TestATornLogIsReadUpToTheTear(t *testing.T) {
 		}
 	}
 }
+
+func TestDiffTellsWhoseTheChangeIs(t *testing.T) {
+	w := newWorld(t, Limits{})
+	w.host("both")
+	w.host("gone")
+	w.host("same")
+	w.guest("gone", func() error { return w.root.Remove("gone") })
+	w.guest("same", func() error { return nil })
+	w.guest("temporary", func() error { return nil })
+	w.write("both")
+	must(t, w.root.WriteFile("both", []byte("the edit of the user"), 0o600))
+	w.write("new")
+	must(t, w.j.Close())
+	changes, err := Diff(w.dir, w.root, 1)
+	must(t, err)
+	var got []string
+	for _, c := range changes {
+		got = append(got, fmt.Sprint(c.Path, " ", c.Before.Kind, " ", c.Now.Kind, " ", c.Host))
+	}
+	if want := []string{"both file file true", "gone file absent false", "new absent file false"}; !slices.Equal(got, want) {
+		t.Errorf("diff %q, want %q", got, want)
+	}
+	if _, err := Diff(w.dir, w.root, 7); err == nil {
+		t.Error("a checkpoint that does not exist has a diff")
+	}
+	w.j, err = Open(w.dir, Limits{}, "up", slog.New(slog.DiscardHandler))
+	must(t, err)
+}

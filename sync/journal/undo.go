@@ -130,7 +130,7 @@ func (u *undoer) clear(c *change) error {
 	switch {
 	case err != nil:
 		return u.conflict(c) // a link in the way leads out of the root
-	case now.same(c.before.State) && now.Kind != File:
+	case now.same(c.before.State) && (now.Kind != File || !c.noted):
 		u.stuck[c.name] = true // as it was: nothing to do
 		return nil
 	case !c.noted || !now.same(c.left):
