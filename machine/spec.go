@@ -72,6 +72,8 @@ type Workspace struct {
 	Mounts  []Mount  `json:"mounts,omitempty"`
 	Protect []string `json:"protect,omitempty"`
 	Mask    []string `json:"mask,omitempty"`
+	// Ignore are rules as in a .gitignore for what modes sync and review leave alone.
+	Ignore []string `json:"ignore,omitempty"`
 }
 
 // Mount is one more host folder shared with the guest. Both paths are absolute.

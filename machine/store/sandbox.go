@@ -24,6 +24,7 @@ func (b *Sandbox) Name() string { return b.name }
 // Paths of the sandbox's files.
 func (b *Sandbox) Disk() string          { return filepath.Join(b.dir, "disk.qcow2") }
 func (b *Sandbox) Initrd() string        { return filepath.Join(b.dir, "initrd.cpio") }
+func (b *Sandbox) MirrorState() string   { return b.file("mirror.state") }
 func (b *Sandbox) ConsoleLog() string    { return b.log("console") }
 func (b *Sandbox) NetLog() string        { return b.log("net") }
 func (b *Sandbox) DockerLog() string     { return b.log("docker") }

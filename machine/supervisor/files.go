@@ -26,9 +26,12 @@ const (
 )
 
 // exports are the folders of the host that the guest sees, targets their places
-// there, in the same order: the workspace first.
+// there, in the same order: the workspace first, unless the guest has a copy of it.
 func (s *Supervisor) exports() []virtiofs.Export {
-	list := []virtiofs.Export{{Name: "workspace", Path: s.spec.Project}}
+	var list []virtiofs.Export
+	if !s.mirrored() {
+		list = append(list, virtiofs.Export{Name: "workspace", Path: s.spec.Project})
+	}
 	for i, m := range s.spec.Workspace.Mounts {
 		list = append(list, virtiofs.Export{Name: fmt.Sprintf("mount%d", i), Path: m.Source, ReadOnly: m.ReadOnly})
 	}
@@ -36,7 +39,10 @@ func (s *Supervisor) exports() []virtiofs.Export {
 }
 
 func (s *Supervisor) targets() []string {
-	list := []string{s.spec.Workspace.Target}
+	var list []string
+	if !s.mirrored() {
+		list = append(list, s.spec.Workspace.Target)
+	}
 	for _, m := range s.spec.Workspace.Mounts {
 		list = append(list, m.Target)
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/sbx-vm/sbx/netfilter/audit"
 	"github.com/sbx-vm/sbx/netfilter/gateway"
 	"github.com/sbx-vm/sbx/netfilter/intercept"
+	"github.com/sbx-vm/sbx/sync/mirror"
 )
 
 // Phase is how far a start is, for a person.
@@ -72,6 +73,7 @@ type Supervisor struct {
 	gateway   *gateway.Gateway
 	ports     *ports
 	guest     *guest
+	mirror    *mirror.Session // modes sync and review
 	control   *server.Server
 
 	mu     sync.Mutex
@@ -126,6 +128,7 @@ func (s *Supervisor) start(ctx context.Context) error {
 		{"gateway", s.startGateway},
 		{"ports", s.startPorts},
 		{"guest", s.startGuest},
+		{"mirror", s.startMirror},
 		{"control socket", s.startControl},
 	} {
 		begin := time.Now()
@@ -204,6 +207,7 @@ func (s *Supervisor) patience(d time.Duration) time.Duration {
 // shutDown asks the guest to end and waits for it.
 func (s *Supervisor) shutDown(ctx context.Context) {
 	s.setState(machine.Stopping, "")
+	s.flushMirror(ctx)
 	ctx, cancel := context.WithTimeout(ctx, s.patience(guestGrace))
 	defer cancel()
 	if err := s.guest.shutDown(ctx); err != nil {
@@ -219,6 +223,9 @@ func (s *Supervisor) shutDown(ctx context.Context) {
 
 // end ends what is left, in reverse, also after a start that failed half-way.
 func (s *Supervisor) end(ctx context.Context) {
+	if s.mirror != nil {
+		s.mirror.Close()
+	}
 	if s.guest != nil {
 		s.guest.close()
 	}

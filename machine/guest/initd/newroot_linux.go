@@ -42,6 +42,7 @@ func newRoot(log *slog.Logger) error {
 		{"account", setUpAccount},
 		{"certificates", trustCertificates},
 		{"shared folders", mountShare},
+		{"workspace", makeWorkdir},
 		{"limits", func(boot.Config) error { return protectSelf() }},
 	} {
 		if err := step.do(config); err != nil {
@@ -132,6 +133,18 @@ func mountShare(c boot.Config) error {
 		errs = append(errs, bind(m))
 	}
 	return errors.Join(errs...)
+}
+
+// makeWorkdir makes the folder that the workspace is copied to, the user's own, where no
+// mount brought it along. The folders above it are root's, as for a mount.
+func makeWorkdir(c boot.Config) error {
+	if c.Workdir == "" {
+		return nil
+	}
+	if _, err := os.Lstat(c.Workdir); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return errors.Join(os.MkdirAll(c.Workdir, 0o755), os.Lchown(c.Workdir, c.User.UID, c.User.GID))
 }
 
 func bind(m boot.Mount) error {
