@@ -427,5 +427,6 @@ func (e *engine) save(ctx context.Context) error {
 		return err
 	}
 	e.agreed, e.written = false, false
+	e.root.Tidy() // nothing is staged now, and the user need not see the folder
 	return nil
 }
