@@ -13,7 +13,8 @@ import (
 //   - The most specific matching pattern decides. Of the rules for one pattern, those that
 //     name methods or paths go before those that do not, and between equals deny wins. An allow
 //     rule with methods or paths claims its pattern: other requests fall to a rule for the whole of the
-//     same pattern, or are denied; they do not fall to a wider pattern.
+//     same pattern, or are denied; they do not fall to a wider pattern, nor to a HostRule, which
+//     then only says where the name leads.
 //   - A deny of the user's own (file or `sbx policy deny`) is lifted by nothing but
 //     a more specific allow of the user's own: not by the project, not by a preset.
 //   - With Port 0 the question is whether the name may be resolved at all: it may
@@ -118,11 +119,25 @@ func (p *Policy) decidePort(matching []*compiled, req Request) Verdict {
 		}
 	}
 	v := p.decideQuestion(matching, q)
+	if v.Allow && v.Target == (Target{}) {
+		v.Target = leadsTo(matching, req.Port)
+	}
 	if narrow {
 		v.Raw = false // a rule of another's cannot take away what a rule about requests needs
 	}
 	v.Intercept = v.Allow && !v.Raw && (narrow || p.hasSecret(req.Name))
 	return v
+}
+
+// leadsTo is where the strongest host rule for the port leads. It holds for what other rules allow as well:
+// they say what may be asked there.
+func leadsTo(matching []*compiled, port uint16) Target {
+	for _, c := range matching {
+		if _, ok := find(c.ports, port); ok && c.target != (Target{}) {
+			return c.target
+		}
+	}
+	return Target{}
 }
 
 func (p *Policy) hasSecret(name string) bool {
@@ -209,6 +224,9 @@ func judgeGroup(group []*compiled, q question, want func(*compiled) bool) judged
 		case !best.found || j.sameRank(best) && best.at.raw && !r.raw:
 			best = j
 		}
+	}
+	if claim.found && best.found && best.rule.target != (Target{}) {
+		best = judged{} // what a host rule adds is where the name leads
 	}
 	switch {
 	case q.method == "" && claim.found && (!best.found || !best.allow):

@@ -234,6 +234,44 @@ func TestHostRulesAndRanges(t *testing.T) {
 	}
 }
 
+// TestHostRulesLead: a host rule says where a name leads, also when another rule says what may be asked there.
+func TestHostRulesLead(t *testing.T) {
+	p, _, err := Compile(Spec{
+		Rules: []Rule{
+			scoped("allow git.test GET,HEAD /**"), scoped("allow git.test POST /**/git-upload-pack"),
+			rule("allow wiki.corp.test"), scoped("allow api.corp.test:443,8443 GET"), rule("deny old.corp.test"),
+		},
+		Hosts: []HostRule{
+			{Pattern: "git.test:443", To: "127.0.0.1:8443"}, {Pattern: "**.corp.test:443", To: "10.0.0.0/8"},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, corp := Target{Addr: netip.MustParseAddr("127.0.0.1"), Port: 8443}, Target{Prefix: netip.MustParsePrefix("10.0.0.0/8")}
+	for _, tc := range []struct {
+		req   Request
+		want  string
+		leads Target
+	}{
+		{Request{Name: "git.test", Port: 443}, "+rule", here},
+		{Request{Name: "git.test", Port: 443, Method: "GET", Path: "/r.git/info/refs"}, "+rule", here},
+		{Request{Name: "git.test", Port: 443, Method: "POST", Path: "/r.git/git-upload-pack"}, "+rule", here},
+		{Request{Name: "git.test", Port: 443, Method: "POST", Path: "/r.git/git-receive-pack"}, "request", Target{}},
+		{Request{Name: "wiki.corp.test", Port: 443}, "+rule", corp},
+		{Request{Name: "wiki.corp.test", Port: 80}, "+rule", Target{}},
+		{Request{Name: "api.corp.test", Port: 443, Method: "GET", Path: "/"}, "+rule", corp},
+		{Request{Name: "api.corp.test", Port: 443, Method: "PUT", Path: "/"}, "request", Target{}},
+		{Request{Name: "api.corp.test", Port: 8443, Method: "GET", Path: "/"}, "+rule", Target{}},
+		{Request{Name: "old.corp.test", Port: 443}, "deny_rule", Target{}},
+		{Request{Name: "new.corp.test", Port: 443}, "+rule", corp},
+	} {
+		if v := p.Decide(tc.req); short(v) != tc.want || v.Target != tc.leads {
+			t.Errorf("%+v is %s and leads to %+v, want %s, %+v", tc.req, short(v), v.Target, tc.want, tc.leads)
+		}
+	}
+}
+
 func TestHostRulesThatAreRefused(t *testing.T) {
 	for _, h := range []HostRule{
 		{Pattern: "a.test", To: "169.254.169.254"}, {Pattern: "a.test", To: "0.0.0.0:80"}, {Pattern: "a.test", To: "224.0.0.1"}, {Pattern: "a.test", To: ""},

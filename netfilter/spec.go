@@ -54,7 +54,8 @@ type Rule struct {
 }
 
 // HostRule lets a name lead where the floor forbids: to a service of the host or into a private
-// network. It is an allow rule for Pattern as well. To is an address with port ("127.0.0.1:5000",
+// network. It is an allow rule for Pattern as well, where no rule for the same pattern says which
+// requests are allowed. To is an address with port ("127.0.0.1:5000",
 // dialled whatever port of the pattern the guest asked for), an address ("192.168.1.7", with the
 // guest's port), or a range ("10.0.0.0/8": the name is resolved, and its addresses may lie there).
 type HostRule struct {
