@@ -1,42 +1,132 @@
 package journal
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"os"
+	"unicode/utf8"
+
+	"github.com/aymanbagabas/go-udiff"
 )
 
-// Change is a path that the guest changed since a checkpoint.
+// Change is a path that differs from what it was at the checkpoint.
 type Change struct {
-	Path   string
-	Before State // what an undo would bring back
-	Now    State
-	Host   bool   // the host's user changed it since, so an undo leaves it
-	Lost   string // why the content before was not kept, else empty
+	Path string `json:"path"`
+	// Status is A (made), D (gone), M (changed), T (of another kind) or m (mode alone).
+	Status string `json:"status"`
+	// ByHost tells that the host's user changed it after the guest did.
+	ByHost bool   `json:"by_host,omitempty"`
+	Lost   string `json:"lost,omitempty"` // why the old version was not kept
 }
 
-// Diff lists what the guest changed below root since a checkpoint of the journal in dir
-// and what is not as it was, sorted by path.
-func Diff(dir string, root *os.Root, checkpoint int) ([]Change, error) {
-	journal, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, fmt.Errorf("diff: %w", err)
-	}
-	defer journal.Close()
-	all, err := collect(journal, checkpoint)
-	if err != nil {
-		return nil, fmt.Errorf("diff: %w", err)
-	}
-	var changes []Change
-	for _, c := range all {
-		now, err := look(root, c.name)
+// maxPatch bounds the files that a patch is made of, in bytes.
+const maxPatch = 1 << 20
+
+// Changes lists what differs now from the checkpoint, by path.
+func (h *History) Changes(root *os.Root) ([]Change, error) {
+	var out []Change
+	for _, p := range h.paths(nil) {
+		e := h.entries[p]
+		now, err := current(root, p)
 		if err != nil {
-			now = State{Kind: Other} // behind a link that leads out of the root
+			return nil, fmt.Errorf("look at %q: %w", p, err)
 		}
-		if now.same(c.before.State) {
-			continue
+		if c, ok := h.change(root, p, e, now); ok {
+			out = append(out, c)
 		}
-		host := err != nil || !c.noted || !now.same(c.left)
-		changes = append(changes, Change{Path: c.name, Before: c.before.State, Now: now, Host: host, Lost: c.before.Lost})
 	}
-	return changes, nil
+	return out, nil
+}
+
+func (h *History) change(root *os.Root, p string, e *entry, now State) (Change, bool) {
+	c := Change{Path: p, ByHost: !e.guests(now)}
+	if e.first == nil {
+		c.Status = "m"
+		return c, e.meta != nil && e.meta.Kind == now.Kind && e.meta.Mode&0o777 != now.Mode&0o777
+	}
+	c.Lost = e.first.lost
+	was := e.first.State
+	switch {
+	case was.Kind == None && now.Kind == None:
+		return c, false
+	case was.Kind == None:
+		c.Status = "A"
+	case now.Kind == None:
+		c.Status = "D"
+	case was.Kind != now.Kind:
+		c.Status = "T"
+	case was.Kind == File && (c.Lost != "" || !h.equal(e.first, root, p)):
+		c.Status = "M"
+	case was.Kind == Link && string(was.Target) != string(now.Target):
+		c.Status = "M"
+	case was.Kind != Link && was.Mode&0o777 != now.Mode&0o777:
+		c.Status = "m"
+	default:
+		return c, false
+	}
+	return c, true
+}
+
+// Patch writes the changes as a unified diff. Files that are no text, or large, are named alone.
+func (h *History) Patch(w io.Writer, root *os.Root, changes []Change) error {
+	for _, c := range changes {
+		if err := h.patch(w, root, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *History) patch(w io.Writer, root *os.Root, c Change) error {
+	e := h.entries[c.Path]
+	var before, after []byte
+	oldName, newName := "a/"+c.Path, "b/"+c.Path
+	var ok, okNow = true, true
+	if e.first != nil && e.first.Kind == File {
+		before, ok = h.text(e.first)
+	} else {
+		oldName = "/dev/null"
+	}
+	now, err := current(root, c.Path)
+	if err != nil {
+		return err
+	}
+	if now.Kind == File {
+		after, okNow = textOf(root, c.Path)
+	} else {
+		newName = "/dev/null"
+	}
+	if oldName == newName || c.Status == "m" {
+		return nil
+	}
+	if !ok || !okNow {
+		_, err = fmt.Fprintf(w, "Binary or large files %q and %q differ\n", oldName, newName)
+		return err
+	}
+	_, err = io.WriteString(w, udiff.Unified(fmt.Sprintf("%q", oldName), fmt.Sprintf("%q", newName), string(before), string(after)))
+	return err
+}
+
+func (h *History) text(v *version) ([]byte, bool) {
+	f, err := h.open(v)
+	if err != nil {
+		return nil, false
+	}
+	defer f.Close()
+	return readText(f)
+}
+
+func textOf(root *os.Root, path string) ([]byte, bool) {
+	f, err := root.Open(path)
+	if err != nil {
+		return nil, false
+	}
+	defer f.Close()
+	return readText(f)
+}
+
+func readText(r io.Reader) ([]byte, bool) {
+	b, err := io.ReadAll(io.LimitReader(r, maxPatch+1))
+	return b, err == nil && len(b) <= maxPatch && utf8.Valid(b) && bytes.IndexByte(b, 0) < 0
 }

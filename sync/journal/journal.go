@@ -1,167 +1,238 @@
+// Package journal keeps what a guest is about to change in a shared folder, so that the user can look at
+// it and take it back: without git, and for files that git ignores.
+//
+// Since a checkpoint, before the guest changes what stands at a path for the first time, and again
+// whenever somebody other than the guest has changed it meanwhile, its state is recorded and its content
+// copied ([Writer]). After the change the journal notes what the guest left there. So at any later time
+// a reader ([History]) can tell three things apart: what was there before, what the guest made of it, and
+// what the host's user did since. Undo puts the first in place of the second and leaves the third alone.
+//
+// On disk a journal is a folder with one folder for each checkpoint, in it the file "log" (a JSON record a
+// line, only ever appended to) and the kept contents under "data". A record is written before the change that
+// it is about, so that a process that is killed loses no old version; a line that was not finished is
+// dropped. Only what can be kept within [Limits] is: the oldest checkpoints go first, and a file that is
+// too large is recorded without its content. Neither happens without a word.
+//
+// The writer is the file server, which a guest might take over: a reader believes no path and no number.
 package journal
 
 import (
+	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
+	"io"
 	"os"
-	"path"
+	"path/filepath"
 	"slices"
 	"strconv"
-	"sync"
+	"strings"
+	"time"
 )
 
-// Limits bound what a journal keeps, in bytes. Zero takes the default.
+// Limits of what is kept, in bytes.
 type Limits struct {
-	File  int64 // of one file's content: 256 MiB
-	Total int64 // of all contents: 2 GiB; the oldest checkpoints go first
+	File  int64 // one content; 256 MiB if 0
+	Total int64 // all contents; 2 GiB if 0
+}
+
+func (l Limits) orDefaults() Limits {
+	if l.File == 0 {
+		l.File = 256 << 20
+	}
+	if l.Total == 0 {
+		l.Total = 2 << 30
+	}
+	return l
+}
+
+// Kind of what stands at a path.
+type Kind string
+
+// The kinds.
+const (
+	None  Kind = "none"
+	File  Kind = "file"
+	Dir   Kind = "dir"
+	Link  Kind = "link"
+	Other Kind = "other" // FIFO, socket, device: not kept
+)
+
+// State is what stands at a path.
+type State struct {
+	Kind   Kind   `json:"kind"`
+	Mode   uint32 `json:"mode,omitempty"` // permission bits
+	Size   int64  `json:"size,omitempty"`
+	MTime  int64  `json:"mtime,omitempty"` // nanoseconds since 1970
+	Ino    uint64 `json:"ino,omitempty"`
+	Target []byte `json:"target,omitempty"` // of a link
+}
+
+// same tells whether two states are the same file in the same version, as far as it shows.
+func (s State) same(o State) bool {
+	if s.Kind != o.Kind {
+		return false
+	}
+	switch s.Kind {
+	case File:
+		return s.Ino == o.Ino && s.Size == o.Size && s.MTime == o.MTime
+	case Link:
+		return string(s.Target) == string(o.Target)
+	}
+	return true
+}
+
+// What a record says.
+const (
+	opOld  = "old"  // before a change: the state, with its content
+	opMeta = "meta" // before a change of mode or times alone
+	opLeft = "left" // after a change: what the guest left
+)
+
+// record is one line of a log. Path is below the export, its components joined by slashes.
+type record struct {
+	Op     string `json:"op"`
+	Export string `json:"export"`
+	Path   []byte `json:"path"`
+	State
+	Data string `json:"data,omitempty"` // name of the kept content
+	Lost string `json:"lost,omitempty"` // why there is none
+}
+
+// Checkpoint is one that exists.
+type Checkpoint struct {
+	ID    int       `json:"id"`
+	Label string    `json:"label"`
+	Time  time.Time `json:"time"`
+	Bytes int64     `json:"bytes"` // kept contents
+}
+
+type info struct {
+	Version int       `json:"version"`
+	Label   string    `json:"label"`
+	Time    time.Time `json:"time"`
 }
 
 const (
-	defaultFile  = 256 << 20
-	defaultTotal = 2 << 30
-	// maxKnown bounds the memory of what the guest left. A path that is forgotten counts
-	// as the host's user's, and is kept once more.
-	maxKnown = 1 << 17
+	infoFile      = "checkpoint.json"
+	logFile       = "log"
+	dataDir       = "data"
+	formatVersion = 1
+	// maxLine bounds a record that is read: a longest path, twice encoded.
+	maxLine = 64 << 10
+	// maxRecords bounds what a reader holds of a log.
+	maxRecords = 2_000_000
 )
 
-// Journal writes one checkpoint at a time. Its methods may be called by many at once.
-type Journal struct {
-	limits Limits
-	warn   *slog.Logger
+// ErrNone says that a journal has no such checkpoint.
+var ErrNone = errors.New("no such checkpoint")
 
-	mu     sync.Mutex
-	dir    *os.Root
-	number int
-	log    *os.File
-	object uint64
-	sizes  map[int]int64       // contents by checkpoint
-	left   map[string]State    // what the guest left
-	kept   map[string]struct{} // has a record of before in this checkpoint
-	dirty  map[string]struct{} // left has changed since the last record of after
-}
-
-// Open opens the journal in a folder that exists, and begins a checkpoint. What goes wrong
-// with no caller to tell goes to log.
-func Open(dir string, limits Limits, label string, log *slog.Logger) (*Journal, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	if limits.File <= 0 {
-		limits.File = defaultFile
-	}
-	if limits.Total <= 0 {
-		limits.Total = defaultTotal
-	}
-	j := &Journal{
-		limits: limits, warn: log, dir: root, sizes: map[int]int64{}, left: map[string]State{},
-		kept: map[string]struct{}{}, dirty: map[string]struct{}{},
-	}
-	if err = j.load(); err == nil {
-		_, err = j.Checkpoint(label)
+// Checkpoints lists those that there are, oldest first. A journal that does not exist has none.
+func Checkpoints(dir string) ([]Checkpoint, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
 	}
 	if err != nil {
-		return nil, errors.Join(err, root.Close())
+		return nil, fmt.Errorf("read the journal: %w", err)
 	}
-	return j, nil
-}
-
-// load learns from earlier checkpoints what the guest left and how much is kept.
-func (j *Journal) load() error {
-	numbers, err := list(j.dir)
-	if err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
-	for _, n := range numbers {
-		err := readCheckpoint(j.dir, n, func(r record) {
-			if r.After {
-				j.know(string(r.Path), r.State)
-			}
-			if r.Object != 0 {
-				j.sizes[n] += r.State.Size
-			}
-		})
-		if err != nil {
-			return fmt.Errorf("journal: checkpoint %d: %w", n, err)
-		}
-	}
-	return nil
-}
-
-// list gives the checkpoints' numbers, oldest first.
-func list(dir *os.Root) ([]int, error) {
-	entries, err := fs.ReadDir(dir.FS(), ".")
-	var numbers []int
+	var out []Checkpoint
 	for _, e := range entries {
-		if n, err := strconv.Atoi(e.Name()); err == nil && n > 0 {
-			numbers = append(numbers, n)
+		id, err := strconv.Atoi(e.Name())
+		if err != nil || id < 1 || !e.IsDir() {
+			continue
+		}
+		c := Checkpoint{ID: id}
+		var i info
+		data, err := os.ReadFile(filepath.Join(dir, e.Name(), infoFile))
+		if err != nil || json.Unmarshal(data, &i) != nil || i.Version != formatVersion {
+			continue // it was just being made
+		}
+		c.Label, c.Time = i.Label, i.Time
+		kept, err := os.ReadDir(filepath.Join(dir, e.Name(), dataDir))
+		if err == nil {
+			for _, k := range kept {
+				if st, err := k.Info(); err == nil {
+					c.Bytes += st.Size()
+				}
+			}
+		}
+		out = append(out, c)
+	}
+	slices.SortFunc(out, func(a, b Checkpoint) int { return a.ID - b.ID })
+	return out, nil
+}
+
+// begin makes the folder of the next checkpoint. Two processes never get the same one.
+func begin(dir, label string, now time.Time) (int, error) {
+	list, err := Checkpoints(dir)
+	if err != nil {
+		return 0, err
+	}
+	id := 1
+	if len(list) > 0 {
+		id = list[len(list)-1].ID + 1
+	}
+	for ; ; id++ {
+		err := os.Mkdir(filepath.Join(dir, name(id)), 0o700)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, os.ErrExist) {
+			return 0, fmt.Errorf("begin a checkpoint: %w", err)
 		}
 	}
-	slices.Sort(numbers)
-	return numbers, err
-}
-
-func logName(number int) string { return path.Join(strconv.Itoa(number), "log") }
-
-func objectName(number int, object uint64) string {
-	return path.Join(strconv.Itoa(number), strconv.FormatUint(object, 10))
-}
-
-// Checkpoint begins a new checkpoint and gives its number.
-func (j *Journal) Checkpoint(label string) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if err := j.settle(); err != nil {
-		return 0, fmt.Errorf("journal: %w", err)
-	}
-	numbers, err := list(j.dir)
+	folder := filepath.Join(dir, name(id))
+	data, err := json.Marshal(info{Version: formatVersion, Label: label, Time: now.UTC().Truncate(time.Millisecond)})
 	if err != nil {
-		return 0, fmt.Errorf("journal: %w", err)
+		return 0, fmt.Errorf("begin a checkpoint: %w", err)
 	}
-	next := 1
-	if len(numbers) > 0 {
-		next = numbers[len(numbers)-1] + 1
-	}
-	if err := j.dir.Mkdir(strconv.Itoa(next), 0o700); err != nil {
-		return 0, fmt.Errorf("journal: %w", err)
-	}
-	log, err := j.dir.OpenFile(logName(next), os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
+	err = errors.Join(os.Mkdir(filepath.Join(folder, dataDir), 0o700), os.WriteFile(filepath.Join(folder, infoFile), data, 0o600))
 	if err != nil {
-		return 0, fmt.Errorf("journal: %w", err)
+		return 0, fmt.Errorf("begin a checkpoint: %w", err)
 	}
-	if j.log != nil {
-		j.log.Close()
-	}
-	j.log, j.number, j.object = log, next, 0
-	clear(j.kept)
-	return next, j.append(record{Label: label, State: State{Kind: Absent}})
+	return id, nil
 }
 
-func (j *Journal) append(r record) error {
-	line, err := r.line()
-	if err != nil {
-		return err
-	}
-	_, err = j.log.Write(line)
-	return err
-}
+func name(id int) string { return fmt.Sprintf("%06d", id) }
 
-// settle writes down what the guest left where that is not yet done.
-func (j *Journal) settle() error {
-	for name := range j.dirty {
-		if err := j.append(record{Path: []byte(name), After: true, State: j.left[name]}); err != nil {
-			return err
+// readLog gives the records of a checkpoint in their order. What is not a record ends it.
+func readLog(folder string, each func(record)) error {
+	f, err := os.Open(filepath.Join(folder, logFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the journal: %w", err)
+	}
+	defer f.Close()
+	in := bufio.NewReaderSize(f, maxLine)
+	for range maxRecords {
+		line, err := in.ReadSlice('\n')
+		if errors.Is(err, io.EOF) {
+			return nil // and a line that was not finished
 		}
-		delete(j.dirty, name)
+		if err != nil {
+			return fmt.Errorf("read the journal: %w", err)
+		}
+		var r record
+		if err := json.Unmarshal(line, &r); err != nil || !validPath(string(r.Path)) {
+			return fmt.Errorf("read the journal: a record of %s is broken", folder)
+		}
+		each(r)
 	}
-	return nil
+	return fmt.Errorf("read the journal: %s has more than %d records", folder, maxRecords)
 }
 
-// Close writes down what the guest left and closes the journal.
-func (j *Journal) Close() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return errors.Join(j.settle(), j.log.Close(), j.dir.Close())
+// validPath: components and nothing else, none of which leads up.
+func validPath(path string) bool {
+	if path == "" || len(path) > 4096 || strings.ContainsRune(path, 0) {
+		return false
+	}
+	for part := range strings.SplitSeq(path, "/") {
+		if part == "" || part == "." || part == ".." {
+			return false
+		}
+	}
+	return true
 }

@@ -1,205 +1,261 @@
 package journal
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path"
 	"slices"
-	"strings"
+	"strconv"
+	"time"
 )
 
-// Report is what an undo did, as paths below the root, sorted.
+// Report is what an undo did, paths below the export.
 type Report struct {
-	Checkpoint int      // the one that takes this undo back
-	Restored   []string // as before the guest's changes
-	Conflicts  []string // changed by the host's user since, or in the way: left as they are
-	Missing    []string // what stood there was not kept
+	Restored  []string `json:"restored,omitempty"`  // as they were before the guest
+	Removed   []string `json:"removed,omitempty"`   // that the guest had made
+	Kept      []string `json:"kept,omitempty"`      // changed by the host's user since: left as they are
+	Conflicts []string `json:"conflicts,omitempty"` // kept, and the version before the guest is beside it, see Beside
+	Missing   []Lost   `json:"missing,omitempty"`   // cannot be put back
 }
 
-// change is what the guest did to one path since a checkpoint.
-type change struct {
-	name   string
-	number int // the checkpoint that has the content
-	before record
-	left   State
-	noted  bool // left is known
+// Lost is a path that cannot be put back.
+type Lost struct {
+	Path string `json:"path"`
+	Why  string `json:"why"`
 }
 
-// collect finds what the guest changed since a checkpoint, by path. What is taken back to
-// is the last version that was the host's user's, or where there is none the first.
-func collect(dir *os.Root, checkpoint int) ([]*change, error) {
-	numbers, err := list(dir)
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Contains(numbers, checkpoint) {
-		return nil, fmt.Errorf("no checkpoint %d", checkpoint)
-	}
-	byName := map[string]*change{}
-	for _, n := range numbers[slices.Index(numbers, checkpoint):] {
-		err := readCheckpoint(dir, n, func(r record) {
-			if len(r.Path) == 0 {
-				return
-			}
-			c := byName[string(r.Path)]
-			switch {
-			case r.After && c != nil:
-				c.left, c.noted = r.State, true
-			case !r.After && (c == nil || !r.Own):
-				byName[string(r.Path)] = &change{name: string(r.Path), number: n, before: r}
-			}
-		})
-		if err != nil {
-			return nil, fmt.Errorf("checkpoint %d: %w", n, err)
-		}
-	}
-	all := make([]*change, 0, len(byName))
-	for _, c := range byName {
-		all = append(all, c)
-	}
-	slices.SortFunc(all, func(a, b *change) int { return cmp.Compare(a.name, b.name) })
-	return all, nil
+// Beside is where undo puts an old version whose path the host's user has changed since.
+func Beside(path string, checkpoint int) string {
+	return path + ".sbx-undo-" + strconv.Itoa(checkpoint)
 }
 
-// undoer carries one undo out.
-type undoer struct {
-	root   *os.Root
-	j      *Journal
+// Undoer takes back what a guest did.
+type Undoer struct {
+	History    *History
+	Root       *os.Root // the export's folder on the host
+	Checkpoint int      // that is gone back to
+	// Skip tells of paths that no guest can have changed, so that a journal that speaks of them lies.
+	Skip func(path string) bool
+	// Keeper records what is replaced, so that the undo can be undone; nil keeps nothing.
+	Keeper Keeper
+
 	report Report
-	stuck  map[string]bool // is in the report already
 }
 
-// Undo takes back what the guest did below root since a checkpoint of the journal in dir,
-// to all paths or to those named and what is below them. What the host's user changed
-// since is left alone. What goes away is kept in a new checkpoint first, so that an undo
-// can be undone. The guest must not change the same paths meanwhile.
-func Undo(dir string, root *os.Root, checkpoint int, paths []string, limits Limits, log *slog.Logger) (Report, error) {
-	j, err := Open(dir, limits, fmt.Sprintf("before undo to %d", checkpoint), log)
-	if err != nil {
-		return Report{}, err
-	}
-	u := &undoer{root: root, j: j, report: Report{Checkpoint: j.number}, stuck: map[string]bool{}}
-	all, err := collect(j.dir, checkpoint)
-	if err == nil {
-		err = u.run(slices.DeleteFunc(all, func(c *change) bool { return !wanted(c.name, paths) }))
-	}
-	if err = errors.Join(err, j.Close()); err != nil {
-		return u.report, fmt.Errorf("undo: %w", err)
-	}
-	return u.report, nil
+// Keeper is a [Writer] as an undo needs it.
+type Keeper interface {
+	KeepBefore(root *os.Root, path string)
+	KeepAfter(root *os.Root, path string)
 }
 
-func wanted(name string, paths []string) bool {
-	return len(paths) == 0 || slices.ContainsFunc(paths, func(p string) bool {
-		p = path.Clean(p)
-		return p == "." || name == p || strings.HasPrefix(name, p+"/")
-	})
+func (u *Undoer) keep(p string) {
+	if u.Keeper != nil {
+		u.Keeper.KeepBefore(u.Root, p)
+	}
 }
 
-// run removes what is in the way, the deepest first, and then restores, the deepest last.
-func (u *undoer) run(all []*change) error {
-	for _, c := range slices.Backward(all) {
-		if err := u.clear(c); err != nil {
-			return fmt.Errorf("%q: %w", c.name, err)
-		}
+func (u *Undoer) after(p string) {
+	if u.Keeper != nil {
+		u.Keeper.KeepAfter(u.Root, p)
 	}
-	for _, c := range all {
-		if u.stuck[c.name] {
+}
+
+// Undo puts back all that is one of paths or below it; no paths is everything. What the host's user changed
+// since stays. An error of one path does not keep the others from being put back.
+func (u *Undoer) Undo(paths []string) Report {
+	all := u.History.paths(paths)
+	// Folders from the top, then what is in them; what the guest made goes last, from the bottom.
+	var made []string
+	for _, p := range all {
+		if u.Skip != nil && u.Skip(p) {
 			continue
 		}
-		if err := u.restore(c); err != nil {
-			return fmt.Errorf("%q: %w", c.name, err)
+		if e := u.History.entries[p]; e.last != nil && e.last.Kind == None {
+			made = append(made, p)
+			continue
 		}
+		u.restore(p)
 	}
-	return nil
+	slices.Reverse(made)
+	for _, p := range made {
+		u.remove(p)
+	}
+	for _, list := range [][]string{u.report.Restored, u.report.Removed, u.report.Kept, u.report.Conflicts} {
+		slices.Sort(list)
+	}
+	return u.report
 }
 
-func (u *undoer) conflict(c *change) error {
-	u.report.Conflicts, u.stuck[c.name] = append(u.report.Conflicts, c.name), true
-	return nil
+func (u *Undoer) missing(p string, err error) {
+	u.report.Missing = append(u.report.Missing, Lost{p, err.Error()})
 }
 
-// clear takes away what the guest left, if that is not what was before.
-func (u *undoer) clear(c *change) error {
-	now, err := look(u.root, c.name)
-	switch {
-	case err != nil:
-		return u.conflict(c) // a link in the way leads out of the root
-	case now.same(c.before.State) && (now.Kind != File || !c.noted):
-		u.stuck[c.name] = true // as it was: nothing to do
-		return nil
-	case !c.noted || !now.same(c.left):
-		return u.conflict(c)
-	case c.before.State.Kind == Other || c.before.Lost != "":
-		u.report.Missing, u.stuck[c.name] = append(u.report.Missing, c.name), true
-		return nil
-	case now.Kind == Absent || now.Kind == Folder && c.before.State.Kind == Folder:
-		return nil
-	}
-	safe, err := u.j.before(u.root, c.name)
+// guests tells whether what stands at a path is as the guest left it.
+func (e *entry) guests(now State) bool { return e.left != nil && e.left.same(now) }
+
+// remove takes away what the guest made, if it still is what the guest made.
+func (u *Undoer) remove(p string) {
+	e := u.History.entries[p]
+	now, err := current(u.Root, p)
 	if err != nil {
-		return err
+		u.missing(p, err)
+		return
 	}
-	if !safe {
-		return u.conflict(c)
+	switch {
+	case now.Kind == None:
+		return
+	case !e.guests(now) && now.Kind != Dir:
+		u.report.Kept = append(u.report.Kept, p)
+		return
 	}
-	if err := u.root.Remove(c.name); err != nil {
-		return u.conflict(c) // a folder with files of the host's user
+	u.keep(p)
+	if err := u.Root.Remove(p); err != nil {
+		if now.Kind == Dir {
+			u.report.Kept = append(u.report.Kept, p) // something of the user's is in it
+			return
+		}
+		u.missing(p, err)
+		return
 	}
-	return u.j.After(u.root, c.name, true)
+	u.after(p)
+	u.report.Removed = append(u.report.Removed, p)
 }
 
-// restore puts back what was before, where nothing stands now.
-func (u *undoer) restore(c *change) error {
-	was := c.before.State
-	if _, err := u.j.before(u.root, c.name); err != nil {
-		return err
+// restore puts the version before the guest back.
+func (u *Undoer) restore(p string) {
+	e := u.History.entries[p]
+	now, err := current(u.Root, p)
+	if err != nil {
+		u.missing(p, err)
+		return
 	}
+	if e.last == nil {
+		u.restoreMeta(p, e, now)
+		return
+	}
+	want := e.last
+	switch {
+	case want.Kind == Dir && now.Kind == Dir, want.Kind == Link && want.same(now):
+		return
+	case want.Kind == File && now.Kind == File && u.History.equal(want, u.Root, p):
+		u.restoreMeta(p, &entry{meta: &want.State}, now)
+		return
+	case now.Kind != None && !e.guests(now):
+		u.conflict(p, want)
+		return
+	}
+	u.put(p, want, now)
+}
+
+// conflict leaves the user's version where it is and puts the older one beside it.
+func (u *Undoer) conflict(p string, want *version) {
+	if want.Kind != File {
+		u.report.Kept = append(u.report.Kept, p)
+		return
+	}
+	if err := u.write(Beside(p, u.Checkpoint), want); err != nil {
+		u.missing(p, err)
+		return
+	}
+	u.report.Conflicts = append(u.report.Conflicts, p)
+}
+
+// put replaces what the guest left by the version before.
+func (u *Undoer) put(p string, want *version, now State) {
 	var err error
-	if was.Kind != Absent {
-		if dir := path.Dir(c.name); dir != "." {
-			err = u.root.MkdirAll(dir, 0o755)
+	switch want.Kind {
+	case Dir:
+		if err = u.clear(p, now); err == nil {
+			err = u.Root.MkdirAll(p, fs.FileMode(want.Mode&0o777|0o700))
 		}
 		if err == nil {
-			err = u.put(c)
+			err = u.Root.Chmod(p, fs.FileMode(want.Mode&0o777))
 		}
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		u.report.Missing = append(u.report.Missing, c.name)
-		return nil
+	case Link:
+		if err = u.clear(p, now); err == nil {
+			err = u.parent(p)
+		}
+		if err == nil {
+			err = u.Root.Symlink(string(want.Target), p)
+		}
+	case File:
+		u.keep(p)
+		if now.Kind == Dir {
+			err = u.clear(p, now)
+		}
+		if err == nil {
+			err = u.write(p, want)
+		}
+	default:
+		err = errors.New("is no file, folder or link, and was not kept")
 	}
 	if err != nil {
-		return u.conflict(c)
+		u.missing(p, err)
+		return
 	}
-	u.report.Restored = append(u.report.Restored, c.name)
-	return u.j.After(u.root, c.name, true)
+	u.after(p)
+	u.report.Restored = append(u.report.Restored, p)
 }
 
-func (u *undoer) put(c *change) error {
-	was := c.before.State
-	switch was.Kind {
-	case Link:
-		return u.root.Symlink(string(was.Target), c.name)
-	case Folder:
-		if err := u.root.Mkdir(c.name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		return u.root.Chmod(c.name, fs.FileMode(was.Mode))
+// clear takes away what the guest put in the place of something of another kind.
+func (u *Undoer) clear(p string, now State) error {
+	if now.Kind == None {
+		return nil
 	}
-	in, err := u.j.dir.Open(objectName(c.number, c.before.Object))
+	u.keep(p)
+	if err := u.Root.Remove(p); err != nil {
+		return fmt.Errorf("a folder of the guest's with your files in it stands there: %w", err)
+	}
+	return nil
+}
+
+func (u *Undoer) parent(p string) error {
+	if dir := path.Dir(p); dir != "." {
+		return u.Root.MkdirAll(dir, 0o755)
+	}
+	return nil
+}
+
+// write makes a file of a kept version: whole, beside its place, then there.
+func (u *Undoer) write(p string, v *version) error {
+	in, err := u.History.open(v)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	out, err := u.root.OpenFile(c.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err := u.parent(p); err != nil {
+		return err
+	}
+	temporary := p + ".sbx-undo"
+	out, err := u.Root.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, fs.FileMode(v.Mode&0o777|0o200))
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Chmod(fs.FileMode(was.Mode)), out.Close())
+	err = errors.Join(err, out.Chmod(fs.FileMode(v.Mode&0o777)), out.Sync(), out.Close())
+	if err == nil {
+		err = u.Root.Chtimes(temporary, time.Time{}, time.Unix(0, v.MTime))
+	}
+	if err == nil {
+		err = u.Root.Rename(temporary, p)
+	}
+	if err != nil {
+		return errors.Join(err, u.Root.Remove(temporary))
+	}
+	return nil
+}
+
+// restoreMeta puts the mode back, where the content is the same.
+func (u *Undoer) restoreMeta(p string, e *entry, now State) {
+	if e.meta == nil || e.meta.Kind != now.Kind || now.Kind == Link || e.meta.Mode&0o777 == now.Mode&0o777 {
+		return
+	}
+	if err := u.Root.Chmod(p, fs.FileMode(e.meta.Mode&0o777)); err != nil {
+		u.missing(p, err)
+		return
+	}
+	u.report.Restored = append(u.report.Restored, p)
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sbx-vm/sbx/sync/guard"
+	"github.com/sbx-vm/sbx/sync/journal"
 	"github.com/sbx-vm/sbx/sync/virtiofs/share"
 	"github.com/sbx-vm/sbx/sync/virtiofs/vhostuser"
 )
@@ -64,6 +65,11 @@ func open(cfg Config, logger *slog.Logger) (*share.Tree, error) {
 	}
 	for _, e := range cfg.Exports {
 		o.Exports = append(o.Exports, share.Export{Name: e.Name, Path: e.Path, ReadOnly: e.ReadOnly})
+	}
+	if cfg.Journal != "" {
+		if o.Journal, err = journal.Open(cfg.Journal, journal.Limits{}, cfg.Label, logger); err != nil {
+			return nil, err
+		}
 	}
 	return share.Open(o)
 }

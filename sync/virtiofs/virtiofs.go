@@ -50,6 +50,10 @@ type Config struct {
 	Protect []string `json:"protect,omitempty"`
 	// Mask are paths besides guard.BuiltinMask whose content the guest never sees; "!" before one shows it.
 	Mask []string `json:"mask,omitempty"`
+	// Journal is a folder of the server's own that keeps what the guest changes, see package journal; empty: nothing is kept.
+	Journal string `json:"journal,omitempty"`
+	// Label of the checkpoint that begins with the server.
+	Label string `json:"label,omitempty"`
 }
 
 // maxConfig bounds the document: a few exports and patterns.

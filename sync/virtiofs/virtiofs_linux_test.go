@@ -34,6 +34,13 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldWith(t, func(*Config) {})
+}
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func newWorldWith(t *testing.T, edit func(*Config)) *world {
+	t.Helper()
 	top := t.TempDir()
 	w := &world{dir: filepath.Join(top, "work"), canary: filepath.Join(top, "canary")}
 	for _, d := range []string{"work", "ro"} {
@@ -47,6 +54,7 @@ func newWorld(t *testing.T) *world {
 		Exports:  []Export{{Name: "work", Path: w.dir}, {Name: "ro", Path: filepath.Join(top, "ro"), ReadOnly: true}},
 		GuestUID: 1000, GuestGID: 1001, Protect: []string{"/deploy/**"}, Mask: []string{"/hidden"},
 	}
+	edit(&w.cfg)
 	w.frontend = start(t, w.cfg)
 	w.init()
 	var err error

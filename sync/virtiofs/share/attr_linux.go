@@ -77,6 +77,11 @@ func (t *Tree) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 	if s := t.mayChange(n); s != fuse.OK {
 		return s
 	}
+	if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
+		if e := t.fileOf(n.export, n.fd); e.ok {
+			t.opts.Journal.BeforeMeta(e.at, e.src)
+		}
+	}
 	for _, set := range []func(*node, *fuse.SetAttrIn) error{t.setOwner, t.setMode, t.setSize, t.setTimes} {
 		if err := set(n, in); err != nil {
 			return status(err)
@@ -122,6 +127,9 @@ func (t *Tree) setSize(n *node, in *fuse.SetAttrIn) error {
 	if !n.is(unix.S_IFREG) || int64(in.Size) < 0 {
 		return unix.EINVAL
 	}
+	e := t.fileOf(n.export, n.fd)
+	t.before(e)
+	defer t.after(e)
 	if in.Valid&fuse.FATTR_FH != 0 {
 		if h := t.handle(in.Fh); h != nil {
 			defer h.drop()

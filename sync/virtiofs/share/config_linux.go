@@ -43,10 +43,15 @@ func (t *Tree) replaceConfig(from *node, old string, to *node, name string) fuse
 	if err := guard.CheckConfig(before, after); err != nil {
 		return t.refuse(err.Error(), to.export, append(parts, name))
 	}
+	target, source := t.entryOf(to, name), t.entryOf(from, old)
+	t.before(target)
 	if err := putConfig(to.fd, name, after, mode); err != nil {
 		return status(err)
 	}
-	return status(unix.Unlinkat(from.fd, old, 0))
+	t.after(target)
+	err = unix.Unlinkat(from.fd, old, 0)
+	t.after(source)
+	return status(err)
 }
 
 // readConfig reads a regular file of bounded size.

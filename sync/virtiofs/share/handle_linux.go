@@ -11,6 +11,8 @@ import (
 // handle is an open file or folder of the guest's. The table counts as one holder.
 type handle struct {
 	fd      int
+	export  *export     // of a file that may be written to, for the journal
+	dirty   atomic.Bool // it was written to and not yet told
 	holders atomic.Int64
 	mu      sync.Mutex // a folder's reading place
 	dir     *dirReader // nil for files
@@ -62,6 +64,7 @@ func (t *Tree) closeHandle(id uint64) {
 	delete(t.handles, id)
 	t.mu.Unlock()
 	if h != nil {
+		t.settle(h)
 		h.drop()
 	}
 }
@@ -108,11 +111,16 @@ func (t *Tree) open(n *node, flags uint32, out *fuse.OpenOut) fuse.Status {
 			return s
 		}
 	}
+	if flags&unix.O_TRUNC != 0 {
+		e := t.fileOf(n.export, n.fd)
+		t.before(e)
+		defer t.after(e)
+	}
 	fd, err := t.openRight(n, int(flags&openFlags))
 	if err != nil {
 		return status(err)
 	}
-	return t.opened(fd, out)
+	return t.opened(n.export, fd, flags, out)
 }
 
 // openRight opens the file, or what is left of a masked one.
@@ -123,8 +131,12 @@ func (t *Tree) openRight(n *node, flags int) (int, error) {
 	return t.reopen(n, flags)
 }
 
-func (t *Tree) opened(fd int, out *fuse.OpenOut) fuse.Status {
-	id, ok := t.addHandle(&handle{fd: fd})
+func (t *Tree) opened(e *export, fd int, flags uint32, out *fuse.OpenOut) fuse.Status {
+	h := &handle{fd: fd}
+	if writes(flags) {
+		h.export = e
+	}
+	id, ok := t.addHandle(h)
 	if !ok {
 		unix.Close(fd)
 		return fuse.Status(unix.ENFILE)
@@ -151,12 +163,12 @@ func (t *Tree) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fu
 		unix.Close(fd)
 		return s
 	}
-	return t.openedKnown(fd, out)
+	return t.openedKnown(dir.export, fd, in.Flags, out)
 }
 
 // openedKnown opens for a guest that was just told of the node, or takes that back.
-func (t *Tree) openedKnown(fd int, out *fuse.CreateOut) fuse.Status {
-	s := t.opened(fd, &out.OpenOut)
+func (t *Tree) openedKnown(e *export, fd int, flags uint32, out *fuse.CreateOut) fuse.Status {
+	s := t.opened(e, fd, flags, &out.OpenOut)
 	if s != fuse.OK {
 		t.Forget(out.NodeId, 1)
 	}
@@ -170,7 +182,14 @@ func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (int, fuse.S
 		return -1, s
 	}
 	flags := int(in.Flags&openFlags) | unix.O_CREAT | unix.O_EXCL | unix.O_NONBLOCK
+	e := t.entryOf(dir, name)
+	if !t.exists(dir, name) {
+		t.before(e)
+	}
 	fd, err := beneath(dir.fd, name, flags, in.Mode&0o777)
+	if err == nil {
+		t.after(e)
+	}
 	return fd, status(err)
 }
 
@@ -214,7 +233,7 @@ func (t *Tree) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut
 		unix.Close(fd)
 		return s
 	}
-	return t.openedKnown(fd, out)
+	return t.openedKnown(dir.export, fd, in.Flags, out)
 }
 
 // Release implements fuse.RawFileSystem.

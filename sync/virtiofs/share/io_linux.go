@@ -63,9 +63,11 @@ func (t *Tree) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint3
 		return 0, fuse.EINVAL
 	}
 	var n int
-	err := retry(func() (err error) {
-		n, err = unix.Pwritev(h.fd, data, int64(in.Offset))
-		return err
+	err := t.changing(h, func() error {
+		return retry(func() (err error) {
+			n, err = unix.Pwritev(h.fd, data, int64(in.Offset))
+			return err
+		})
 	})
 	return uint32(max(n, 0)), status(err)
 }
@@ -103,7 +105,9 @@ func (t *Tree) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 		return fuse.EBADF
 	}
 	defer h.drop()
-	return status(retry(func() error { return unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)) }))
+	return status(t.changing(h, func() error {
+		return retry(func() error { return unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)) })
+	}))
 }
 
 // Lseek implements fuse.RawFileSystem: data and holes, all else is the guest kernel's.
@@ -137,6 +141,10 @@ func (t *Tree) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint3
 	}
 	const most = 1 << 30 // the answer has 32 bits, and one call should end
 	in1, in2 := int64(in.OffIn), int64(in.OffOut)
-	n, err := unix.CopyFileRange(from.fd, &in1, to.fd, &in2, int(min(in.Len, most)), 0)
+	var n int
+	err := t.changing(to, func() (err error) {
+		n, err = unix.CopyFileRange(from.fd, &in1, to.fd, &in2, int(min(in.Len, most)), 0)
+		return err
+	})
 	return uint32(max(n, 0)), status(err)
 }

@@ -169,9 +169,14 @@ func (t *Tree) make(id uint64, name string, kind uint32, out *fuse.EntryOut, f f
 	if s := t.mayName(dir, name, kind); s != fuse.OK {
 		return s
 	}
+	e := t.entryOf(dir, name)
+	if !t.exists(dir, name) {
+		t.before(e)
+	}
 	if err := f(dir.fd); err != nil {
 		return status(err)
 	}
+	t.after(e)
 	return t.enter(dir, name, out)
 }
 
@@ -184,6 +189,9 @@ func (t *Tree) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.E
 	}
 	t.names.RLock()
 	s := t.mayChange(n)
+	if s == fuse.OK {
+		t.before(t.fileOf(n.export, n.fd)) // it can be changed by its other name from now on
+	}
 	t.names.RUnlock()
 	if s != fuse.OK {
 		return s
@@ -223,7 +231,13 @@ func (t *Tree) remove(id uint64, name string, flags int) fuse.Status {
 	if s := t.mayRemove(dir, name); s != fuse.OK {
 		return s
 	}
-	return status(unix.Unlinkat(dir.fd, name, flags))
+	e := t.entryOf(dir, name)
+	t.before(e)
+	err := unix.Unlinkat(dir.fd, name, flags)
+	if err == nil {
+		t.after(e)
+	}
+	return status(err)
 }
 
 // Rename implements fuse.RawFileSystem.
@@ -257,5 +271,16 @@ func (t *Tree) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName str
 			return s
 		}
 	}
-	return status(unix.Renameat2(from.fd, oldName, to.fd, newName, uint(in.Flags)))
+	if in.Flags&unix.RENAME_NOREPLACE != 0 && t.exists(to, newName) {
+		return fuse.Status(unix.EEXIST)
+	}
+	t.beforeRename(from, oldName, to, newName)
+	if in.Flags&unix.RENAME_EXCHANGE != 0 {
+		t.beforeRename(to, newName, from, oldName)
+	}
+	err := unix.Renameat2(from.fd, oldName, to.fd, newName, uint(in.Flags))
+	if err == nil {
+		t.afterRename(from, oldName, to, newName)
+	}
+	return status(err)
 }

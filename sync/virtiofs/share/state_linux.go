@@ -225,6 +225,9 @@ func (t *Tree) loadHandle(s savedHandle) {
 			return
 		}
 		h.fd = fd
+		if s.Export >= 0 && s.Export < len(t.exports) && !s.Dir && writes(uint32(s.Flags)) {
+			h.export = t.exports[s.Export].export
+		}
 	} else if !s.Dir {
 		return
 	}

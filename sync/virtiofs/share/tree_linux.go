@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sbx-vm/sbx/sync/guard"
+	"github.com/sbx-vm/sbx/sync/journal"
 )
 
 const (
@@ -38,6 +39,7 @@ type Options struct {
 	MaxOpen            int    // descriptors that the guest's inodes and open files may hold together
 	Guard              *guard.Matcher
 	Mask               *guard.Mask
+	Journal            *journal.Writer // nil keeps nothing
 	Log                *slog.Logger
 }
 

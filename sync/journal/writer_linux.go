@@ -1,0 +1,431 @@
+package journal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxPaths bounds what a checkpoint remembers; a guest that touches more is told of in the log, and undo
+// does not know of the rest.
+const maxPaths = 1 << 20
+
+// Writer records a guest's changes. Its methods are safe for concurrent use; a nil Writer keeps nothing.
+type Writer struct {
+	dir    string
+	limits Limits
+	log    *slog.Logger
+
+	mu     sync.Mutex
+	id     int
+	file   *os.File
+	seen   map[string]Kind  // by place: recorded since the checkpoint, as what
+	meta   map[string]bool  // by place: only mode and times were recorded
+	left   map[fileID]State // what the guest left, by inode
+	data   int              // contents of this checkpoint
+	used   int64            // bytes of all checkpoints
+	full   bool             // told that maxPaths is reached
+	broken bool             // told that the log cannot be written
+}
+
+type fileID struct{ dev, ino uint64 }
+
+// Place is where something is: an export's name and components below it.
+type Place struct {
+	Export string
+	Path   string // joined by slashes
+}
+
+func (p Place) key() string { return p.Export + "\x00" + p.Path }
+
+// Open begins a journal in dir, which exists and is the caller's alone, with a checkpoint. The caller closes it.
+func Open(dir string, limits Limits, label string, log *slog.Logger) (*Writer, error) {
+	w := &Writer{dir: dir, limits: limits.orDefaults(), log: log, left: map[fileID]State{}}
+	if _, err := w.Checkpoint(label); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// Close ends it. What was recorded stays.
+func (w *Writer) Close() error {
+	if w == nil {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.file.Close()
+}
+
+// Checkpoint begins a new one: from now on the first change of each path counts again. It gives its number.
+func (w *Writer) Checkpoint(label string) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	id, err := begin(w.dir, label, time.Now())
+	if err != nil {
+		return 0, err
+	}
+	file, err := os.OpenFile(filepath.Join(w.dir, name(id), logFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return 0, fmt.Errorf("begin a checkpoint: %w", err)
+	}
+	if w.file != nil {
+		w.file.Close()
+	}
+	w.id, w.file, w.data = id, file, 0
+	w.seen, w.meta, w.full, w.broken = map[string]Kind{}, map[string]bool{}, false, false
+	w.used = w.count()
+	w.makeRoom(0)
+	return id, nil
+}
+
+func (w *Writer) count() int64 {
+	list, err := Checkpoints(w.dir)
+	if err != nil {
+		return 0
+	}
+	var sum int64
+	for _, c := range list {
+		sum += c.Bytes
+	}
+	return sum
+}
+
+// Source is a file to look at: a name in a folder, or a descriptor (Name empty).
+type Source struct {
+	FD   int // of the folder, or of the file itself; may be O_PATH
+	Name string
+}
+
+func (s Source) stat() (unix.Stat_t, error) {
+	var st unix.Stat_t
+	err := retry(func() error { return unix.Fstatat(s.FD, s.Name, &st, unix.AT_SYMLINK_NOFOLLOW|emptyPath(s.Name)) })
+	return st, err
+}
+
+func emptyPath(name string) int {
+	if name == "" {
+		return unix.AT_EMPTY_PATH
+	}
+	return 0
+}
+
+func retry(f func() error) error {
+	for {
+		if err := f(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// open opens a regular file for reading.
+func (s Source) open() (*os.File, error) {
+	var fd int
+	err := retry(func() (err error) {
+		if s.Name == "" {
+			fd, err = unix.Open("/proc/self/fd/"+strconv.Itoa(s.FD), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+			return err
+		}
+		fd, err = unix.Openat(s.FD, s.Name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "old"), nil
+}
+
+func (s Source) target() []byte {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(s.FD, s.Name, buf)
+	if err != nil {
+		return nil
+	}
+	return buf[:n]
+}
+
+func stateOf(st *unix.Stat_t, s Source) State {
+	out := State{Kind: Other, Mode: st.Mode & 0o7777, Size: st.Size, MTime: st.Mtim.Nano(), Ino: st.Ino}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		out.Kind = File
+	case unix.S_IFDIR:
+		out.Kind, out.Size = Dir, 0
+	case unix.S_IFLNK:
+		out.Kind, out.Target = Link, s.target()
+	}
+	return out
+}
+
+// Before records what stands at a place that the guest is about to change, remove or replace, unless it is
+// known or the guest's own. It must return before the change is made.
+func (w *Writer) Before(at Place, src Source) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.before(at, src)
+}
+
+func (w *Writer) before(at Place, src Source) {
+	st, err := src.stat()
+	key := at.key()
+	_, known := w.seen[key]
+	if err != nil {
+		if errors.Is(err, unix.ENOENT) && !known {
+			w.remember(key, None, record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}})
+		}
+		return
+	}
+	now := stateOf(&st, src)
+	own, ok := w.left[fileID{st.Dev, st.Ino}]
+	switch {
+	case known && (now.Kind == Dir || ok && own.same(now)):
+		return // the guest's own work since the checkpoint
+	}
+	r := record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: now}
+	if now.Kind == File {
+		r.Data, r.Lost = w.keep(src, now.Size)
+		if r.Lost != "" {
+			w.log.Warn("an old version was not kept", "path", at.Path, "why", r.Lost)
+		}
+	}
+	w.remember(key, now.Kind, r)
+}
+
+func (w *Writer) remember(key string, kind Kind, r record) {
+	if len(w.seen) >= maxPaths {
+		if !w.full {
+			w.full = true
+			w.log.Warn("the journal is full, later changes are not in it: make a checkpoint", "paths", maxPaths)
+		}
+		return
+	}
+	w.seen[key] = kind
+	w.append(r)
+}
+
+func (w *Writer) append(r record) {
+	line, err := json.Marshal(r)
+	if err == nil {
+		_, err = w.file.Write(append(line, '\n'))
+	}
+	if err != nil && !w.broken {
+		w.broken = true
+		w.log.Error("the journal cannot be written: changes cannot be taken back", "error", err)
+	}
+}
+
+// keep copies a content, by reflink where the file system has it. why says what kept it from that.
+func (w *Writer) keep(src Source, size int64) (data, why string) {
+	if size > w.limits.File {
+		return "", fmt.Sprintf("%d bytes, more than %d", size, w.limits.File)
+	}
+	if !w.makeRoom(size) {
+		return "", fmt.Sprintf("the journal has %d bytes already", w.used)
+	}
+	in, err := src.open()
+	if err != nil {
+		return "", err.Error()
+	}
+	defer in.Close()
+	data = strconv.Itoa(w.data)
+	path := filepath.Join(w.dir, name(w.id), dataDir, data)
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return "", err.Error()
+	}
+	defer out.Close()
+	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) != nil {
+		n, err := io.Copy(out, io.LimitReader(in, w.limits.File+1))
+		if err == nil && n > w.limits.File {
+			err = errors.New("it grew past the limit while it was read")
+		}
+		if err != nil {
+			os.Remove(path) //nolint:errcheck // it is not named by any record
+			return "", err.Error()
+		}
+		size = n
+	}
+	w.data++
+	w.used += size
+	return data, ""
+}
+
+// makeRoom drops the oldest checkpoints but the current one until there is room.
+func (w *Writer) makeRoom(size int64) bool {
+	for w.used+size > w.limits.Total {
+		list, err := Checkpoints(w.dir)
+		if err != nil || len(list) == 0 || list[0].ID >= w.id {
+			return false
+		}
+		if err := os.RemoveAll(filepath.Join(w.dir, name(list[0].ID))); err != nil {
+			return false
+		}
+		w.used -= list[0].Bytes
+		w.log.Warn("the oldest checkpoint was dropped, the journal is full", "checkpoint", list[0].ID, "bytes", list[0].Bytes)
+	}
+	return true
+}
+
+// maxTree bounds how many entries of a folder that moves are looked at; the rest cannot be taken back.
+const maxTree = 100_000
+
+// BeforeMove records a folder that is about to be moved, with all that is in it, and that nothing stood at
+// its new place. The folder must still be where it was.
+func (w *Writer) BeforeMove(from, to Place, src Source) {
+	w.walk(from, to, src, func(from, to Place, src Source, _ State) {
+		w.before(from, src)
+		if _, known := w.seen[to.key()]; !known {
+			w.remember(to.key(), None, record{Op: opOld, Export: to.Export, Path: []byte(to.Path), State: State{Kind: None}})
+		}
+	})
+}
+
+// AfterMove notes that a folder was moved; src is its new place.
+func (w *Writer) AfterMove(from, to Place, src Source) {
+	w.walk(from, to, src, func(from, to Place, src Source, now State) {
+		w.append(record{Op: opLeft, Export: from.Export, Path: []byte(from.Path), State: State{Kind: None}})
+		w.noteLeft(to, src, now)
+	})
+}
+
+// walk calls f for a folder and all that is in it.
+func (w *Writer) walk(from, to Place, src Source, f func(from, to Place, src Source, now State)) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	left := maxTree
+	w.walkOne(from, to, src, &left, f)
+	if left <= 0 {
+		w.log.Warn("a folder that was moved is too large to be recorded whole", "path", from.Path, "entries", maxTree)
+	}
+}
+
+func (w *Writer) walkOne(from, to Place, src Source, left *int, f func(from, to Place, src Source, now State)) {
+	st, err := src.stat()
+	if *left--; *left <= 0 || err != nil {
+		return
+	}
+	now := stateOf(&st, src)
+	f(from, to, src, now)
+	if now.Kind != Dir {
+		return
+	}
+	fd, err := unix.Openat(src.FD, src.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	dir := os.NewFile(uintptr(fd), "moved")
+	defer dir.Close()
+	names, err := dir.Readdirnames(maxTree)
+	if err != nil && !errors.Is(err, io.EOF) {
+		w.log.Warn("a folder that was moved cannot be read whole", "path", from.Path, "error", err)
+	}
+	for _, n := range names {
+		w.walkOne(Place{from.Export, from.Path + "/" + n}, Place{to.Export, to.Path + "/" + n}, Source{FD: fd, Name: n}, left, f)
+	}
+}
+
+// noteLeft writes down what the guest left. The caller holds the lock.
+func (w *Writer) noteLeft(at Place, src Source, now State) {
+	if st, err := src.stat(); err == nil && len(w.left) < maxPaths {
+		w.left[fileID{st.Dev, st.Ino}] = now
+	}
+	w.append(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: now})
+}
+
+// BeforeMeta records mode and times of what the guest is about to change those of.
+func (w *Writer) BeforeMeta(at Place, src Source) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	key := at.key()
+	if _, known := w.seen[key]; known || w.meta[key] || len(w.meta) >= maxPaths {
+		return
+	}
+	st, err := src.stat()
+	if err != nil {
+		return
+	}
+	if _, own := w.left[fileID{st.Dev, st.Ino}]; own {
+		return
+	}
+	w.meta[key] = true
+	w.append(record{Op: opMeta, Export: at.Export, Path: []byte(at.Path), State: stateOf(&st, src)})
+}
+
+// After notes what the guest left at a place: it is told from what the host's user does there later.
+func (w *Writer) After(at Place, src Source) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	st, err := src.stat()
+	if err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			w.append(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}})
+		}
+		return
+	}
+	w.noteLeft(at, src, stateOf(&st, src))
+}
+
+// Wrote is After for a file that is written to again and again: it is noted now, and told with Settle.
+func (w *Writer) Wrote(src Source) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if st, err := src.stat(); err == nil && len(w.left) < maxPaths {
+		w.left[fileID{st.Dev, st.Ino}] = stateOf(&st, src)
+	}
+}
+
+// Gone forgets an inode that is removed: its number may be another file's soon.
+func (w *Writer) Gone(dev, ino uint64) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.left, fileID{dev, ino})
+}
+
+// keeper lets an undo use a writer: the undo is then a checkpoint like any other.
+type keeper struct {
+	w      *Writer
+	export string
+}
+
+// Keeper gives the writer to an undo of an export.
+func (w *Writer) Keeper(export string) Keeper { return keeper{w, export} }
+
+func (k keeper) KeepBefore(root *os.Root, path string) { k.look(root, path, k.w.Before) }
+func (k keeper) KeepAfter(root *os.Root, path string)  { k.look(root, path, k.w.After) }
+
+// look opens the folder of a path, below the root, for f. Where that fails nothing is there to be kept.
+func (k keeper) look(root *os.Root, path string, f func(Place, Source)) {
+	dir, err := root.Open(filepath.Dir(path))
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	f(Place{k.export, path}, Source{FD: int(dir.Fd()), Name: filepath.Base(path)})
+}

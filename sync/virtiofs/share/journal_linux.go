@@ -1,0 +1,117 @@
+package share
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sbx-vm/sbx/sync/journal"
+)
+
+// What follows tells the journal of a change, before it and after it. The caller holds names, so that places
+// stay what they are in between.
+
+func (t *Tree) at(e *export, parts []string) journal.Place {
+	return journal.Place{Export: e.Name, Path: strings.Join(parts, "/")}
+}
+
+// entry is a name in a folder, for the journal.
+type entry struct {
+	at  journal.Place
+	src journal.Source
+	ok  bool
+}
+
+func (t *Tree) entryOf(dir *node, name string) entry {
+	if t.opts.Journal == nil {
+		return entry{}
+	}
+	parts, err := t.below(dir, name)
+	return entry{t.at(dir.export, parts), journal.Source{FD: dir.fd, Name: name}, err == nil}
+}
+
+// fileOf is a descriptor, for the journal; one without a name any more is nothing to keep.
+func (t *Tree) fileOf(e *export, fd int) entry {
+	if t.opts.Journal == nil {
+		return entry{}
+	}
+	st, err := stat(fd)
+	if err != nil || st.Nlink == 0 {
+		return entry{}
+	}
+	parts, err := t.place(&node{fd: fd, export: e})
+	return entry{t.at(e, parts), journal.Source{FD: fd}, err == nil && len(parts) > 0}
+}
+
+func (t *Tree) before(e entry) {
+	if e.ok {
+		t.opts.Journal.Before(e.at, e.src)
+	}
+}
+
+func (t *Tree) after(e entry) {
+	if e.ok {
+		t.opts.Journal.After(e.at, e.src)
+	}
+}
+
+// changing runs f, which changes the content of an open file, between two looks of the journal. What it left
+// is written down when the file is closed.
+func (t *Tree) changing(h *handle, f func() error) error {
+	if t.opts.Journal == nil || h.export == nil {
+		return f()
+	}
+	t.names.RLock()
+	defer t.names.RUnlock()
+	e := t.fileOf(h.export, h.fd)
+	t.before(e)
+	err := f()
+	if e.ok {
+		h.dirty.Store(true)
+		t.opts.Journal.Wrote(e.src)
+	}
+	return err
+}
+
+// settle writes down what the guest left in a file that it closes.
+func (t *Tree) settle(h *handle) {
+	if h == nil || h.export == nil || !h.dirty.Swap(false) {
+		return
+	}
+	t.names.RLock()
+	defer t.names.RUnlock()
+	t.after(t.fileOf(h.export, h.fd))
+}
+
+// beforeRename records both places of a rename.
+func (t *Tree) beforeRename(from *node, old string, to *node, name string) {
+	source, target := t.entryOf(from, old), t.entryOf(to, name)
+	if !source.ok || !target.ok {
+		return
+	}
+	t.before(target)
+	if kind, err := kindOf(from.fd, old); err == nil && kind == unix.S_IFDIR {
+		t.opts.Journal.BeforeMove(source.at, target.at, source.src)
+		return
+	}
+	t.before(source)
+}
+
+// afterRename notes what a rename left at both places.
+func (t *Tree) afterRename(from *node, old string, to *node, name string) {
+	source, target := t.entryOf(from, old), t.entryOf(to, name)
+	if !source.ok || !target.ok {
+		return
+	}
+	if kind, err := kindOf(to.fd, name); err == nil && kind == unix.S_IFDIR {
+		t.opts.Journal.AfterMove(source.at, target.at, target.src)
+	}
+	t.after(source)
+	t.after(target)
+}
+
+// exists tells whether a name stands for something. What is made by a request that fails then is not the guest's.
+func (t *Tree) exists(dir *node, name string) bool {
+	_, err := kindOf(dir.fd, name)
+	return err == nil
+}
