@@ -108,6 +108,13 @@ func (c *Client) Live(ctx context.Context) ([]Connection, error) {
 	return list, c.call(ctx, http.MethodGet, PathLive, nil, &list)
 }
 
+// Checkpoint begins a checkpoint of the workspace's journal and gives its number.
+func (c *Client) Checkpoint(ctx context.Context, label string) (int, error) {
+	var made Checkpoint
+	err := c.call(ctx, http.MethodPost, PathCheckpoint, CheckpointRequest{label}, &made)
+	return made.ID, err
+}
+
 // ReloadSecrets makes the supervisor read the secrets' values again. It gives the names of those
 // that have none.
 func (c *Client) ReloadSecrets(ctx context.Context) (missing []string, err error) {

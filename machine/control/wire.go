@@ -19,17 +19,18 @@ const Protocol = 1
 
 // Paths of the requests.
 const (
-	PathStatus  = "/v1/status"
-	PathStop    = "/v1/stop"
-	PathExec    = "/v1/exec"
-	PathSFTP    = "/v1/sftp"
-	PathDocker  = "/v1/docker"
-	PathPolicy  = "/v1/policy"
-	PathDenials = "/v1/denials"
-	PathPending = "/v1/pending"
-	PathAnswer  = "/v1/answer"
-	PathLive    = "/v1/live"
-	PathSecrets = "/v1/secrets"
+	PathStatus     = "/v1/status"
+	PathStop       = "/v1/stop"
+	PathExec       = "/v1/exec"
+	PathSFTP       = "/v1/sftp"
+	PathDocker     = "/v1/docker"
+	PathPolicy     = "/v1/policy"
+	PathDenials    = "/v1/denials"
+	PathPending    = "/v1/pending"
+	PathAnswer     = "/v1/answer"
+	PathLive       = "/v1/live"
+	PathSecrets    = "/v1/secrets"
+	PathCheckpoint = "/v1/checkpoint"
 )
 
 // HeaderProtocol carries [Protocol] in every answer.
@@ -140,6 +141,16 @@ type Connection struct {
 	Started   time.Time `json:"started"`
 	BytesUp   int64     `json:"bytes_up"`
 	BytesDown int64     `json:"bytes_down"`
+}
+
+// CheckpointRequest asks for a checkpoint of the workspace's journal; the answer is a [Checkpoint].
+type CheckpointRequest struct {
+	Label string `json:"label"`
+}
+
+// Checkpoint is one that was made.
+type Checkpoint struct {
+	ID int `json:"id"`
 }
 
 // Since is the query of PathDenials.

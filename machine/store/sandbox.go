@@ -152,6 +152,9 @@ func (b *Sandbox) WriteKeys(k Keys) error {
 	return writeJSON(b.file("keys.json"), k)
 }
 
+// JournalDir is where the file server keeps what the guest changes of the workspace.
+func (b *Sandbox) JournalDir() string { return b.file("journal") }
+
 // RemoveDisk deletes the guest's disk; the next start makes a new one. The caller
 // holds Work and the sandbox is down.
 func (b *Sandbox) RemoveDisk() error {

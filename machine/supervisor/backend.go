@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"io"
 	"maps"
 	"time"
@@ -130,6 +131,13 @@ func (b backend) Live() []control.Connection {
 		})
 	}
 	return list
+}
+
+func (b backend) Checkpoint(label string) (int, error) {
+	if b.s.share == nil {
+		return 0, errors.New("this sandbox shares no folder")
+	}
+	return b.s.share.checkpoint(label)
 }
 
 // ReloadSecrets reads the values again. What fails of it leaves that secret without a value.

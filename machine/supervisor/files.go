@@ -1,14 +1,16 @@
 package supervisor
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,6 +25,9 @@ import (
 const (
 	FileServerCommand = "__fileserver"
 	FileServerFD      = 3
+	// journalPath is the folder of the journal as the file server reaches it: by the descriptor that it
+	// inherits, because it may not be allowed to walk the folders above.
+	journalPath = "/proc/self/fd/4"
 )
 
 // exports are the folders of the host that the guest sees, targets their places
@@ -54,8 +59,12 @@ type fileServer struct {
 	cmd    *exec.Cmd
 	stderr *ring
 	conn   *os.File // QEMU's end
-	done   chan struct{}
-	err    error
+
+	asking  sync.Mutex
+	stdin   io.WriteCloser
+	answers *json.Decoder
+	done    chan struct{}
+	err     error
 }
 
 // startFileServer starts the child. As root it becomes the workspace's owner; that
@@ -64,16 +73,18 @@ type fileServer struct {
 func (s *Supervisor) startFileServer(context.Context) error {
 	config := virtiofs.Config{
 		Exports: s.exports(), GuestUID: uint32(s.spec.User.UID), GuestGID: uint32(s.spec.User.GID),
+		Journal: journalPath, Label: "up",
 		Protect: s.spec.Workspace.Protect, Mask: s.spec.Workspace.Mask,
 	}
 	profile, err := s.fileProfile()
 	if err != nil {
 		return err
 	}
-	input, err := json.Marshal(config)
+	kept, err := s.journalDir(profile)
 	if err != nil {
 		return err
 	}
+	defer kept.Close()
 	cmd, err := confine.Command(s.o.Self, profile, "/proc/self/exe", FileServerCommand)
 	if err != nil {
 		return err
@@ -90,17 +101,71 @@ func (s *Supervisor) startFileServer(context.Context) error {
 	if f.stderr, err = openRing(s.files.FilesLog(), logLimit); err != nil {
 		return err
 	}
-	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles, cmd.Dir = bytes.NewReader(input), f.stderr, []*os.File{child}, "/"
+	cmd.Stderr, cmd.ExtraFiles, cmd.Dir = f.stderr, []*os.File{child, kept}, "/"
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "GOMEMLIMIT=256MiB"}
+	if f.stdin, err = cmd.StdinPipe(); err != nil {
+		return err
+	}
+	answers, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	f.answers = json.NewDecoder(answers)
 	if err := f.launch(); err != nil {
 		return err
 	}
 	s.share = f
-	return s.adopt(cmd.Process.Pid)
+	return errors.Join(s.adopt(cmd.Process.Pid), json.NewEncoder(f.stdin).Encode(config))
+}
+
+// journalDir opens the journal's folder, which belongs to the child's user.
+func (s *Supervisor) journalDir(p confine.Profile) (*os.File, error) {
+	if err := os.MkdirAll(s.files.JournalDir(), 0o700); err != nil {
+		return nil, err
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(s.files.JournalDir(), p.UID, p.GID); err != nil {
+			return nil, err
+		}
+	}
+	return os.Open(s.files.JournalDir())
+}
+
+// checkpointLimit is how long the file server may take to begin a checkpoint.
+const checkpointLimit = 10 * time.Second
+
+// checkpoint begins a new one in the journal and gives its number.
+func (f *fileServer) checkpoint(label string) (int, error) {
+	f.asking.Lock()
+	defer f.asking.Unlock()
+	if err := json.NewEncoder(f.stdin).Encode(virtiofs.Command{Checkpoint: label}); err != nil {
+		return 0, fmt.Errorf("ask the file server: %w", err)
+	}
+	type result struct {
+		answer virtiofs.Answer
+		err    error
+	}
+	answered := make(chan result, 1)
+	go func() {
+		var r result
+		r.err = f.answers.Decode(&r.answer)
+		answered <- r
+	}()
+	select {
+	case r := <-answered:
+		if r.err == nil && r.answer.Error != "" {
+			r.err = errors.New(r.answer.Error)
+		}
+		return r.answer.ID, r.err
+	case <-f.done:
+		return 0, errors.New("the file server ended")
+	case <-time.After(checkpointLimit):
+		return 0, errors.New("the file server does not answer")
+	}
 }
 
 func (s *Supervisor) fileProfile() (confine.Profile, error) {
-	var p confine.Profile
+	p := confine.Profile{Write: []string{journalPath}}
 	for _, e := range s.exports() {
 		info, err := os.Stat(e.Path)
 		if err != nil {
@@ -158,6 +223,7 @@ func (f *fileServer) why() string {
 // kill ends the child, in order first: without QEMU it ends by itself.
 func (f *fileServer) kill() {
 	f.conn.Close()
+	f.stdin.Close()
 	select {
 	case <-f.done:
 		return

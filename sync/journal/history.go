@@ -46,6 +46,9 @@ func Read(dir, export string, since int) (*History, error) {
 	}
 	h := &History{dir: dir, export: export, entries: map[string]*entry{}}
 	for _, c := range list[i:] {
+		if c.Undo && c.ID != since {
+			continue
+		}
 		err := readLog(filepath.Join(dir, name(c.ID)), func(r record) {
 			if r.Export == export {
 				h.add(c.ID, r)

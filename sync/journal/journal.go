@@ -105,12 +105,15 @@ type Checkpoint struct {
 	Label string    `json:"label"`
 	Time  time.Time `json:"time"`
 	Bytes int64     `json:"bytes"` // kept contents
+	// Undo says that it was made by an undo, to take that back: it is no part of other histories.
+	Undo bool `json:"undo,omitempty"`
 }
 
 type info struct {
 	Version int       `json:"version"`
 	Label   string    `json:"label"`
 	Time    time.Time `json:"time"`
+	Undo    bool      `json:"undo,omitempty"`
 }
 
 const (
@@ -148,7 +151,7 @@ func Checkpoints(dir string) ([]Checkpoint, error) {
 		if err != nil || json.Unmarshal(data, &i) != nil || i.Version != formatVersion {
 			continue // it was just being made
 		}
-		c.Label, c.Time = i.Label, i.Time
+		c.Label, c.Time, c.Undo = i.Label, i.Time, i.Undo
 		kept, err := os.ReadDir(filepath.Join(dir, e.Name(), dataDir))
 		if err == nil {
 			for _, k := range kept {
@@ -164,7 +167,7 @@ func Checkpoints(dir string) ([]Checkpoint, error) {
 }
 
 // begin makes the folder of the next checkpoint. Two processes never get the same one.
-func begin(dir, label string, now time.Time) (int, error) {
+func begin(dir, label string, undo bool, now time.Time) (int, error) {
 	list, err := Checkpoints(dir)
 	if err != nil {
 		return 0, err
@@ -183,7 +186,7 @@ func begin(dir, label string, now time.Time) (int, error) {
 		}
 	}
 	folder := filepath.Join(dir, name(id))
-	data, err := json.Marshal(info{Version: formatVersion, Label: label, Time: now.UTC().Truncate(time.Millisecond)})
+	data, err := json.Marshal(info{Version: formatVersion, Label: label, Time: now.UTC().Truncate(time.Millisecond), Undo: undo})
 	if err != nil {
 		return 0, fmt.Errorf("begin a checkpoint: %w", err)
 	}

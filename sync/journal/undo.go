@@ -51,6 +51,13 @@ type Keeper interface {
 	KeepAfter(root *os.Root, path string)
 }
 
+// UndoCheckpoint is the checkpoint that takes an undo back.
+type UndoCheckpoint struct {
+	ID int
+	Keeper
+	io.Closer
+}
+
 func (u *Undoer) keep(p string) {
 	if u.Keeper != nil {
 		u.Keeper.KeepBefore(u.Root, p)

@@ -23,6 +23,7 @@ const maxPaths = 1 << 20
 type Writer struct {
 	dir    string
 	limits Limits
+	undo   bool
 	log    *slog.Logger
 
 	mu     sync.Mutex
@@ -49,11 +50,27 @@ func (p Place) key() string { return p.Export + "\x00" + p.Path }
 
 // Open begins a journal in dir, which exists and is the caller's alone, with a checkpoint. The caller closes it.
 func Open(dir string, limits Limits, label string, log *slog.Logger) (*Writer, error) {
-	w := &Writer{dir: dir, limits: limits.orDefaults(), log: log, left: map[fileID]State{}}
+	return open(dir, limits, label, false, log)
+}
+
+// OpenUndo begins a checkpoint that an undo is kept in, beside the writer of the file server.
+func OpenUndo(dir string, limits Limits, label string, log *slog.Logger) (*Writer, error) {
+	return open(dir, limits, label, true, log)
+}
+
+func open(dir string, limits Limits, label string, undo bool, log *slog.Logger) (*Writer, error) {
+	w := &Writer{dir: dir, limits: limits.orDefaults(), undo: undo, log: log, left: map[fileID]State{}}
 	if _, err := w.Checkpoint(label); err != nil {
 		return nil, err
 	}
 	return w, nil
+}
+
+// ID is the number of the current checkpoint.
+func (w *Writer) ID() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.id
 }
 
 // Close ends it. What was recorded stays.
@@ -68,9 +85,12 @@ func (w *Writer) Close() error {
 
 // Checkpoint begins a new one: from now on the first change of each path counts again. It gives its number.
 func (w *Writer) Checkpoint(label string) (int, error) {
+	if w == nil {
+		return 0, errors.New("this sandbox keeps no journal")
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	id, err := begin(w.dir, label, time.Now())
+	id, err := begin(w.dir, label, w.undo, time.Now())
 	if err != nil {
 		return 0, err
 	}
@@ -428,4 +448,14 @@ func (k keeper) look(root *os.Root, path string, f func(Place, Source)) {
 	}
 	defer dir.Close()
 	f(Place{k.export, path}, Source{FD: int(dir.Fd()), Name: filepath.Base(path)})
+}
+
+// BeginUndo begins a checkpoint that an undo of an export is kept in, so that it can be taken back. The caller
+// closes it.
+func BeginUndo(dir, export, label string, log *slog.Logger) (*UndoCheckpoint, error) {
+	w, err := OpenUndo(dir, Limits{}, label, log)
+	if err != nil {
+		return nil, err
+	}
+	return &UndoCheckpoint{ID: w.ID(), Keeper: w.Keeper(export), Closer: w}, nil
 }

@@ -56,7 +56,7 @@ func FuzzHandle(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(dir, "f"), []byte("content"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		tree, err := open(Config{Exports: []Export{{Name: "w", Path: dir}}}, slog.New(slog.DiscardHandler))
+		tree, err := open(Config{Exports: []Export{{Name: "w", Path: dir}}}, nil, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

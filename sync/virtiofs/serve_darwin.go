@@ -15,4 +15,8 @@ func Serve(_ context.Context, conn *net.UnixConn, _ Config, _ *slog.Logger) erro
 	return fmt.Errorf("live shared folder on macOS: %w (use workspace mode sync)", errors.ErrUnsupported)
 }
 
+func serve(ctx context.Context, conn *net.UnixConn, cfg Config, log *slog.Logger, _ func(func(Command) Answer)) error {
+	return Serve(ctx, conn, cfg, log)
+}
+
 func prepareProcess() error { return nil }

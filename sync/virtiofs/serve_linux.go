@@ -26,12 +26,30 @@ import (
 // Serve answers QEMU on conn until QEMU closes it (nil), ctx ends (its cause) or
 // QEMU breaks the protocol. It takes conn over.
 func Serve(ctx context.Context, conn *net.UnixConn, cfg Config, logger *slog.Logger) error {
-	tree, err := open(cfg, logger)
+	return serve(ctx, conn, cfg, logger, func(func(Command) Answer) {})
+}
+
+// serve is Serve with somebody who asks for checkpoints meanwhile, in a goroutine of its own.
+func serve(ctx context.Context, conn *net.UnixConn, cfg Config, logger *slog.Logger, listen func(func(Command) Answer)) error {
+	kept, err := openJournal(cfg, logger)
+	if err != nil {
+		conn.Close()
+		return fmt.Errorf("file server: %w", err)
+	}
+	defer kept.Close() //nolint:errcheck // what was recorded is written
+	tree, err := open(cfg, kept, logger)
 	if err != nil {
 		conn.Close()
 		return fmt.Errorf("file server: %w", err)
 	}
 	defer tree.Close()
+	go listen(func(c Command) Answer {
+		id, err := kept.Checkpoint(c.Checkpoint)
+		if err != nil {
+			return Answer{Error: err.Error()}
+		}
+		return Answer{ID: id}
+	})
 	h := newHandler(tree)
 	if err := vhostuser.Serve(ctx, conn, h, logger); err != nil {
 		return fmt.Errorf("file server: %w", err)
@@ -46,7 +64,15 @@ const (
 	maxOpen = 1 << 19
 )
 
-func open(cfg Config, logger *slog.Logger) (*share.Tree, error) {
+// openJournal begins the journal, nil if none is wanted.
+func openJournal(cfg Config, logger *slog.Logger) (*journal.Writer, error) {
+	if cfg.Journal == "" {
+		return nil, nil
+	}
+	return journal.Open(cfg.Journal, journal.Limits{}, cfg.Label, logger)
+}
+
+func open(cfg Config, kept *journal.Writer, logger *slog.Logger) (*share.Tree, error) {
 	matcher, err := guard.New(cfg.Protect)
 	if err != nil {
 		return nil, err
@@ -60,16 +86,11 @@ func open(cfg Config, logger *slog.Logger) (*share.Tree, error) {
 		return nil, fmt.Errorf("limit of descriptors: %w", err)
 	}
 	o := share.Options{
-		GuestUID: cfg.GuestUID, GuestGID: cfg.GuestGID, HostUID: uint32(os.Geteuid()), Guard: matcher, Mask: mask, Log: logger,
+		GuestUID: cfg.GuestUID, GuestGID: cfg.GuestGID, HostUID: uint32(os.Geteuid()), Guard: matcher, Mask: mask, Journal: kept, Log: logger,
 		MaxOpen: int(min(limit.Cur-min(limit.Cur/2, reserved), maxOpen)),
 	}
 	for _, e := range cfg.Exports {
 		o.Exports = append(o.Exports, share.Export{Name: e.Name, Path: e.Path, ReadOnly: e.ReadOnly})
-	}
-	if cfg.Journal != "" {
-		if o.Journal, err = journal.Open(cfg.Journal, journal.Limits{}, cfg.Label, logger); err != nil {
-			return nil, err
-		}
 	}
 	return share.Open(o)
 }

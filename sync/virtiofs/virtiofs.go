@@ -59,10 +59,23 @@ type Config struct {
 // maxConfig bounds the document: a few exports and patterns.
 const maxConfig = 1 << 20
 
-// Main is the hidden subcommand: it reads a Config from stdin and serves QEMU's
+// Command is what the supervisor asks of a server that runs, a JSON document on its standard input.
+// Each has one [Answer].
+type Command struct {
+	Checkpoint string `json:"checkpoint"` // the label of a new checkpoint of the journal
+}
+
+// Answer is a JSON document on standard output.
+type Answer struct {
+	ID    int    `json:"id,omitempty"` // of the checkpoint
+	Error string `json:"error,omitempty"`
+}
+
+// Main is the hidden subcommand: it reads a Config from stdin, then [Command]s, and serves QEMU's
 // connection, an inherited unix socket. It returns when QEMU closes it or ctx ends.
-func Main(ctx context.Context, stdin io.Reader, connFD int, log *slog.Logger) error {
-	decoder := json.NewDecoder(io.LimitReader(stdin, maxConfig))
+func Main(ctx context.Context, stdin io.Reader, stdout io.Writer, connFD int, log *slog.Logger) error {
+	limit := &io.LimitedReader{R: stdin, N: maxConfig}
+	decoder := json.NewDecoder(limit)
 	decoder.DisallowUnknownFields()
 	var cfg Config
 	if err := decoder.Decode(&cfg); err != nil {
@@ -75,7 +88,15 @@ func Main(ctx context.Context, stdin io.Reader, connFD int, log *slog.Logger) er
 	if err := prepareProcess(); err != nil {
 		return errors.Join(fmt.Errorf("file server: %w", err), conn.Close())
 	}
-	return Serve(ctx, conn, cfg, log)
+	return serve(ctx, conn, cfg, log, func(do func(Command) Answer) {
+		for {
+			limit.N = maxConfig
+			var c Command
+			if decoder.Decode(&c) != nil || json.NewEncoder(stdout).Encode(do(c)) != nil {
+				return
+			}
+		}
+	})
 }
 
 // inherited makes a connection of a descriptor and takes the descriptor over.

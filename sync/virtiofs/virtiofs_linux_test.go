@@ -493,7 +493,7 @@ func TestBadConfigs(t *testing.T) {
 			t.Errorf("%s: served", name)
 		}
 	}
-	if err := Main(t.Context(), strings.NewReader(`{"exprots":[]}`), -1, nil); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if err := Main(t.Context(), strings.NewReader(`{"exprots":[]}`), io.Discard, -1, nil); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("unknown key: %v", err)
 	}
 }

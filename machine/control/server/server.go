@@ -42,6 +42,8 @@ type Backend interface {
 	Pending(ctx context.Context, seen *uint64) (control.Pending, error)
 	Answer(a control.Answer) error
 	Live() []control.Connection
+	// Checkpoint begins a checkpoint of the workspace's journal and gives its number.
+	Checkpoint(label string) (int, error)
 	// ReloadSecrets reads the values again and gives the names of those without one.
 	ReloadSecrets(ctx context.Context) (missing []string, err error)
 }
@@ -80,6 +82,7 @@ func Listen(path string, backend Backend, log *slog.Logger) (*Server, error) {
 	mux.HandleFunc("POST "+control.PathAnswer, s.answer)
 	mux.HandleFunc("GET "+control.PathLive, s.live)
 	mux.HandleFunc("POST "+control.PathSecrets, s.reloadSecrets)
+	mux.HandleFunc("POST "+control.PathCheckpoint, s.checkpoint)
 	mux.HandleFunc("POST "+control.PathExec, s.exec)
 	mux.HandleFunc("POST "+control.PathSFTP, s.stream(backend.SFTP))
 	mux.HandleFunc("POST "+control.PathDocker, s.stream(backend.Docker))
@@ -201,6 +204,20 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) live(w http.ResponseWriter, _ *http.Request) { answer(w, s.backend.Live()) }
+
+func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) {
+	var request control.CheckpointRequest
+	if err := decode(r, &request); err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	id, err := s.backend.Checkpoint(request.Label)
+	if err != nil {
+		fail(w, http.StatusConflict, err)
+		return
+	}
+	answer(w, control.Checkpoint{ID: id})
+}
 
 func (s *Server) reloadSecrets(w http.ResponseWriter, r *http.Request) {
 	missing, err := s.backend.ReloadSecrets(r.Context())
