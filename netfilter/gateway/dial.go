@@ -19,10 +19,19 @@ var (
 	errNoAnswer = errors.New("the answer has no usable address")
 )
 
-// upstream is a connection to a server, with the address that was checked.
+// upstream is a connection to a server, with the address that was checked. The address is zero where a
+// proxy chose it.
 type upstream struct {
 	net.Conn
 	addr netip.AddrPort
+}
+
+// dialled is the address for the log, empty where nobody here knows it.
+func (u upstream) dialled() string {
+	if !u.addr.IsValid() {
+		return ""
+	}
+	return u.addr.Addr().String()
 }
 
 // CloseWrite ends our side of the connection, or all of it if it has no sides.
@@ -112,17 +121,30 @@ func (g *Gateway) dial(f *flow) (upstream, error) {
 		return upstream{}, errTooMany
 	}
 	defer g.flows.endDial(f.name)
+	proxied := g.proxied(f.verdict.Target, f.host(), f.port)
 	addrs, err := g.addresses(f)
-	if err != nil {
+	if err != nil && (!proxied || !errors.Is(err, errNoName)) {
 		return upstream{}, err
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)
 	defer cancel()
-	up, err := g.dialAny(ctx, addrs, cmp.Or(f.verdict.Target.Port, f.port))
+	var up upstream
+	if proxied {
+		up.Conn, err = g.cfg.Proxy.DialName(ctx, f.host(), f.port)
+	} else {
+		up, err = g.dialAny(ctx, addrs, cmp.Or(f.verdict.Target.Port, f.port))
+	}
 	if err != nil {
 		return upstream{}, err
 	}
 	return upstream{metered{up, f}, up.addr}, nil
+}
+
+// proxied tells whether a name or address is reached through the user's proxy. Where a host rule leads is
+// the host or its own network, which no proxy stands before. The host may not know the names that lead
+// outside there: a name that it does not find is the proxy's to find, one with a forbidden address is refused.
+func (g *Gateway) proxied(target netfilter.Target, host string, port uint16) bool {
+	return target == netfilter.Target{} && g.cfg.Proxy.Covers(host, port)
 }
 
 // addresses are those that may be dialled for a flow: of its name, or the literal one that a rule for ranges
@@ -189,9 +211,9 @@ func (g *Gateway) dialOne(ctx context.Context, to netip.AddrPort) dialed {
 
 // connected records an allowed connection.
 func (g *Gateway) connected(f *flow, proto string, up upstream) {
-	f.peer.Store(&peer{up.addr.Addr().String(), proto})
+	f.peer.Store(&peer{up.dialled(), proto})
 	e := by(f.entry(proto, ""), f.verdict)
-	e.Addr = up.addr.Addr().String()
+	e.Addr = cmp.Or(up.dialled(), e.Addr)
 	g.allowed(e)
 }
 
@@ -199,7 +221,7 @@ func (g *Gateway) connected(f *flow, proto string, up upstream) {
 func (g *Gateway) ended(f *flow, proto string, up upstream) {
 	e := f.entry(proto, "")
 	e.Kind, e.Verdict, e.Time = audit.Close, audit.VerdictAllow, time.Now()
-	e.Addr = up.addr.Addr().String()
+	e.Addr = cmp.Or(up.dialled(), e.Addr)
 	e.BytesUp, e.BytesDown = f.up.Load(), f.down.Load()
 	e.DurationMS = time.Since(f.started).Milliseconds()
 	switch cause := context.Cause(f.ctx); {

@@ -34,6 +34,14 @@ type flow struct {
 	end context.CancelCauseFunc
 }
 
+// host is the name, or the literal address.
+func (f *flow) host() string {
+	if f.addr.IsValid() {
+		return f.addr.String()
+	}
+	return f.name
+}
+
 // flows is the connections that are open.
 type flows struct {
 	mu      sync.Mutex

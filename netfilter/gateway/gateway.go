@@ -38,6 +38,7 @@ import (
 	"github.com/sbx-vm/sbx/netfilter/audit"
 	"github.com/sbx-vm/sbx/netfilter/intercept"
 	"github.com/sbx-vm/sbx/netfilter/names"
+	proxy "github.com/sbx-vm/sbx/netfilter/upstream"
 )
 
 // Resolver finds the addresses of a name on the host. [net.Resolver] is one; on
@@ -71,6 +72,9 @@ type Config struct {
 	Secrets   *intercept.Vault // see SetSecrets
 	// Roots verify the servers of intercepted names; nil is the host's own store.
 	Roots *x509.CertPool
+	// Proxy is the user's way out, nil is none. It is dialled whatever its address is, and finds the
+	// addresses of names itself.
+	Proxy *proxy.Proxy
 	Log   *slog.Logger
 
 	patience patience // shortened by tests

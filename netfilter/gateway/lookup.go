@@ -62,7 +62,11 @@ func (g *Gateway) lookup(name string) {
 	err := errBusy
 	defer func() { g.lookups.finish(name, err) }()
 	defer g.recoverPanic("lookup")
-	_, err = g.resolve(g.ctx, name, g.decideName(name).Target)
+	target := g.decideName(name).Target
+	_, err = g.resolve(g.ctx, name, target)
+	if errors.Is(err, errNoName) && g.proxied(target, name, 443) {
+		err = nil // the proxy may know it
+	}
 }
 
 // finish tells all who wait for the name.
