@@ -53,6 +53,8 @@ func TestVM(t *testing.T) {
 		{"denied", testDenied},
 		{"noway", testNoWayOut},
 		{"docker", testDocker},
+		{"mask", testMask},
+		{"undo", testUndo},
 		{"dockerkept", testDockerKept},
 		{"forkbomb", testForkBomb},
 		{"presets", testPresets},
