@@ -67,7 +67,7 @@ func TestHostileTextIsEscaped(t *testing.T) {
 		"a\nb", "a\x1b[2Jb", `a","verdict":"allow`, "a\x7fb", "a\u009bb", "a\u202eb", "a\u2028b", "a\xffb", "a\x00b",
 		strings.Repeat("x", 10_000), "<script>",
 	} {
-		l.Write(Entry{Kind: DNS, Verdict: VerdictDeny, Name: name})
+		l.Write(Entry{Kind: DNS, Verdict: VerdictDeny, Name: name, Method: name, Path: "/" + name, Policy: name})
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
@@ -80,8 +80,10 @@ func TestHostileTextIsEscaped(t *testing.T) {
 		t.Errorf("%d lines", n)
 	}
 	for _, e := range read(t, path, ReadOptions{}) {
-		if e.Verdict != VerdictDeny || len(e.Name) > 600 || strings.ContainsFunc(e.Name, unsafe) {
-			t.Errorf("entry %q", fmt.Sprint(e))
+		for _, text := range []string{e.Name, e.Method, e.Path, e.Policy} {
+			if e.Verdict != VerdictDeny || text == "" || len(text) > 600 || strings.ContainsFunc(text, unsafe) {
+				t.Errorf("%q in entry %q", text, fmt.Sprint(e))
+			}
 		}
 	}
 }
@@ -110,8 +112,9 @@ func TestFloodIsBounded(t *testing.T) {
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {
-			for i := range events / 4 {
+			for i := range events / 8 {
 				l.Write(Entry{Kind: DNS, Verdict: VerdictDeny, Name: fmt.Sprintf("%d-%d.evil.test", g, i)})
+				l.Write(Entry{Kind: Request, Verdict: VerdictDeny, Name: "example.com", Method: "GET", Path: fmt.Sprintf("/%d/%d", g, i)})
 			}
 		})
 	}

@@ -227,6 +227,10 @@ func (g *Gateway) ask(asked netfilter.Request, verdict netfilter.Verdict) netfil
 		if q == nil {
 			return verdict
 		}
+		if now := g.policy.Load().Decide(asked); !now.Ask { // SetPolicy came before join, and could not see it
+			g.asks.leave(q)
+			return now
+		}
 		g.await(q)
 		if q.result == redecide && g.ctx.Err() == nil {
 			verdict = g.policy.Load().Decide(asked)
@@ -277,5 +281,5 @@ func (g *Gateway) setBudget(f *flow, v netfilter.Verdict) {
 		f.budget.Store(nil)
 		return
 	}
-	f.budget.Store(&budget{g.budgets.of(v.Rule.Pattern, f.name), v.MaxUpload})
+	f.budget.Store(&budget{g.budgets.of(v.Rule.Pattern, f.host()), v.MaxUpload})
 }

@@ -129,6 +129,15 @@ func TestAsking(t *testing.T) {
 				t.Error("it outlives the asking")
 			}
 		}},
+		{"ASK_nobody_about_what_a_rule_covers_by_now", func(t *testing.T, w *world) {
+			stale := netfilter.Verdict{Ask: true} // of the policy before
+			for action, allow := range map[netfilter.Action]bool{netfilter.Allow: true, netfilter.Deny: false} {
+				w.SetPolicy(compiled(t, netfilter.Spec{Ask: time.Minute, Rules: []netfilter.Rule{{Action: action, Pattern: "new.test:22/tcp", Origin: origin}}}))
+				if v := w.Gateway.ask(netfilter.Request{Name: "new.test", Port: 22}, stale); v.Allow != allow || v.Ask || len(w.Pending()) > 0 {
+					t.Errorf("%s: %+v, asked %v", action, v, w.Pending())
+				}
+			}
+		}},
 		{"C11_a_flood_of_prompts", promptFlood},
 	} {
 		t.Run(r.name, func(t *testing.T) { r.run(t, askWorld(t, time.Minute)) })
@@ -210,6 +219,22 @@ func TestUploadBudget(t *testing.T) {
 	}
 	w.deniedFor(t, reasonBudget)
 	echoes(t, other)
+}
+
+// TestUploadBudgetIsEachHosts: literal addresses under one rule do not use up each other's.
+func TestUploadBudgetIsEachHosts(t *testing.T) {
+	w := newWorldWith(t, compiled(t, netfilter.Spec{Rules: []netfilter.Rule{
+		{Action: netfilter.Allow, Pattern: "93.184.215.0/24:22/tcp", MaxUpload: 6, Origin: netfilter.Origin{Source: "user"}},
+	}}), func(*Config) {})
+	w.net.serve(t, 22, echo)
+	echoes(t, w.guest.mustDial(public, 22))
+	echoes(t, w.guest.mustDial(public.Next(), 22))
+	c := w.guest.mustDial(public, 22)
+	_, _ = c.Write([]byte("ping"))
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		t.Error("8 bytes of 6 went up")
+	}
+	w.deniedFor(t, reasonBudget)
 }
 
 func TestLiveListsWhatIsOpen(t *testing.T) {

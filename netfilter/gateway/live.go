@@ -48,22 +48,22 @@ var errBudget = errors.New("the rule's max_upload is used up")
 // maxBudgets bounds the counters: a wildcard with a budget has any number of names.
 const maxBudgets = 4096
 
-// budgets count what went up under a rule to a name, for as long as the gateway lives.
+// budgets count what went up under a rule to a name or literal address, for as long as the gateway lives.
 type budgets struct {
 	mu   sync.Mutex
 	used map[budgetKey]*atomic.Int64
 }
 
-type budgetKey struct{ rule, name string }
+type budgetKey struct{ rule, host string }
 
 // of gives the counter, nil when there are too many.
-func (b *budgets) of(rule, name string) *atomic.Int64 {
+func (b *budgets) of(rule, host string) *atomic.Int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.used == nil {
 		b.used = map[budgetKey]*atomic.Int64{}
 	}
-	key := budgetKey{rule, name}
+	key := budgetKey{rule, host}
 	if b.used[key] == nil {
 		if len(b.used) >= maxBudgets {
 			return nil

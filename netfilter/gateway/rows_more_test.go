@@ -163,6 +163,19 @@ func moreRows() []row {
 			w.deniedFor(t, reasonGateway)
 			w.quiet(t)
 		}},
+		{"P3_another_host_on_the_address_of_an_allowed_one", func(t *testing.T, w *world) {
+			w.net.serve(t, 22, echo)
+			roundTrip(t, w.guest.mustDial(w.guest.resolve("github.com"), 22))
+			before := len(w.net.dials())
+			for _, addr := range []netip.Addr{public, w.guest.resolve("example.com")} { // both lead where github.com does
+				if _, err := w.guest.dial(addr, 22); err == nil {
+					t.Errorf("%v:22 is open beside github.com:22", addr)
+				}
+			}
+			if got := w.net.dials(); len(got) != before {
+				t.Errorf("dialled %v", got)
+			}
+		}},
 		{"C8_the_more_specific_rule_wins", specificWins},
 	}
 }

@@ -56,6 +56,32 @@ func TestUnknownAddressLeadsNowhere(t *testing.T) {
 	}
 }
 
+// TestX10SleepAndClockJumps: a host that slept, or whose clock jumped, has the same names and room for new ones.
+func TestX10SleepAndClockJumps(t *testing.T) {
+	for _, jump := range []time.Duration{8 * time.Hour, -8 * time.Hour, 50 * 365 * 24 * time.Hour} {
+		table, c := newTable(t, 2)
+		used, _ := table.Assign("used.example")
+		_, release, _ := table.Acquire(used)
+		defer release()
+		idle, _ := table.Assign("idle.example")
+		c.t = c.t.Add(jump)
+		for addr, want := range map[netip.Addr]string{used: "used.example", idle: "idle.example"} {
+			name, done, ok := table.Acquire(addr)
+			done()
+			if !ok || name != want {
+				t.Errorf("after %v: %v is %q, %v", jump, addr, name, ok)
+			}
+		}
+		c.t = c.t.Add(8 * time.Hour)
+		if _, err := table.Assign("new.example"); jump > 0 && err != nil {
+			t.Errorf("after %v: %v", jump, err)
+		}
+		if again, err := table.Assign("used.example"); err != nil || again != used {
+			t.Errorf("after %v: %v, %v", jump, again, err)
+		}
+	}
+}
+
 func TestFullTableKeepsWhatIsUsedOrFresh(t *testing.T) {
 	table, c := newTable(t, 2)
 	held, _ := table.Assign("held.example")
