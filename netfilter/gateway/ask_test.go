@@ -133,7 +133,7 @@ func TestAsking(t *testing.T) {
 			stale := netfilter.Verdict{Ask: true} // of the policy before
 			for action, allow := range map[netfilter.Action]bool{netfilter.Allow: true, netfilter.Deny: false} {
 				w.SetPolicy(compiled(t, netfilter.Spec{Ask: time.Minute, Rules: []netfilter.Rule{{Action: action, Pattern: "new.test:22/tcp", Origin: origin}}}))
-				if v := w.Gateway.ask(netfilter.Request{Name: "new.test", Port: 22}, stale); v.Allow != allow || v.Ask || len(w.Pending()) > 0 {
+				if v := w.ask(netfilter.Request{Name: "new.test", Port: 22}, stale); v.Allow != allow || v.Ask || len(w.Pending()) > 0 {
 					t.Errorf("%s: %+v, asked %v", action, v, w.Pending())
 				}
 			}
