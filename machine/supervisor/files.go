@@ -62,7 +62,8 @@ type fileServer struct {
 
 	asking  sync.Mutex
 	stdin   io.WriteCloser
-	answers *json.Decoder
+	answers chan virtiofs.Answer   // to commands
+	changed chan []virtiofs.Change // by the host's user; what nobody takes is dropped
 	done    chan struct{}
 	err     error
 }
@@ -110,10 +111,11 @@ func (s *Supervisor) startFileServer(context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.answers = json.NewDecoder(answers)
+	f.answers, f.changed = make(chan virtiofs.Answer, 1), make(chan []virtiofs.Change, 16)
 	if err := f.launch(); err != nil {
 		return err
 	}
+	go f.listen(answers)
 	s.share = f
 	return errors.Join(s.adopt(cmd.Process.Pid), json.NewEncoder(f.stdin).Encode(config))
 }
@@ -134,6 +136,33 @@ func (s *Supervisor) journalDir(p confine.Profile) (*os.File, error) {
 // checkpointLimit is how long the file server may take to begin a checkpoint.
 const checkpointLimit = 10 * time.Second
 
+// maxSaid bounds one document of the child's, which a guest might have taken over.
+const maxSaid = 8 << 20
+
+// listen takes what the child says, until it ends.
+func (f *fileServer) listen(answers io.Reader) {
+	limit := &io.LimitedReader{R: answers}
+	documents := json.NewDecoder(limit)
+	for {
+		limit.N = maxSaid
+		var a virtiofs.Answer
+		if documents.Decode(&a) != nil {
+			return
+		}
+		if len(a.Changed) == 0 {
+			select {
+			case f.answers <- a:
+			default: // nobody asked
+			}
+			continue
+		}
+		select {
+		case f.changed <- a.Changed:
+		default:
+		}
+	}
+}
+
 // checkpoint begins a new one in the journal and gives its number.
 func (f *fileServer) checkpoint(label string) (int, error) {
 	f.asking.Lock()
@@ -141,22 +170,12 @@ func (f *fileServer) checkpoint(label string) (int, error) {
 	if err := json.NewEncoder(f.stdin).Encode(virtiofs.Command{Checkpoint: label}); err != nil {
 		return 0, fmt.Errorf("ask the file server: %w", err)
 	}
-	type result struct {
-		answer virtiofs.Answer
-		err    error
-	}
-	answered := make(chan result, 1)
-	go func() {
-		var r result
-		r.err = f.answers.Decode(&r.answer)
-		answered <- r
-	}()
 	select {
-	case r := <-answered:
-		if r.err == nil && r.answer.Error != "" {
-			r.err = errors.New(r.answer.Error)
+	case a := <-f.answers:
+		if a.Error != "" {
+			return 0, errors.New(a.Error)
 		}
-		return r.answer.ID, r.err
+		return a.ID, nil
 	case <-f.done:
 		return 0, errors.New("the file server ended")
 	case <-time.After(checkpointLimit):

@@ -66,6 +66,7 @@ func (s *Supervisor) startGuest(ctx context.Context) error {
 	select {
 	case <-s.guest.up:
 		go s.followDocker()
+		go s.nudgeGuest()
 		return nil
 	case <-s.qemu.Done():
 		<-s.guest.console.done

@@ -190,12 +190,11 @@ func (u *Undoer) put(p string, want *version, now State) {
 		}
 	case File:
 		u.keep(p)
-		if now.Kind == Dir {
-			err = u.clear(p, now)
+		if now.Kind == Dir && u.clear(p, now) != nil {
+			u.conflict(p, want) // something of the user's is in it
+			return
 		}
-		if err == nil {
-			err = u.write(p, want)
-		}
+		err = u.write(p, want)
 	default:
 		err = errors.New("is no file, folder or link, and was not kept")
 	}

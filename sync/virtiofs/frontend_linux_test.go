@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"sync/atomic"
@@ -44,11 +43,18 @@ const (
 // start serves cfg and brings the device up.
 func start(t *testing.T, cfg Config) *frontend {
 	t.Helper()
+	return startServed(t, cfg, func(ctx context.Context, conn *net.UnixConn, cfg Config) error {
+		return Serve(ctx, conn, cfg, discard())
+	})
+}
+
+func startServed(t *testing.T, cfg Config, serve server) *frontend {
+	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := inherited(fds[0])
+	ours, err := inherited(fds[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +63,7 @@ func start(t *testing.T, cfg Config) *frontend {
 		t.Fatal(err)
 	}
 	f := &frontend{t: t, conn: conn, ended: make(chan error, 1)}
-	go func() { f.ended <- Serve(context.Background(), server, cfg, slog.New(slog.DiscardHandler)) }()
+	go func() { f.ended <- serve(context.Background(), ours, cfg) }()
 	f.makeMemory()
 	f.setUp()
 	t.Cleanup(f.stop)

@@ -15,7 +15,7 @@ func Serve(_ context.Context, conn *net.UnixConn, _ Config, _ *slog.Logger) erro
 	return fmt.Errorf("live shared folder on macOS: %w (use workspace mode sync)", errors.ErrUnsupported)
 }
 
-func serve(ctx context.Context, conn *net.UnixConn, cfg Config, log *slog.Logger, _ func(func(Command) Answer)) error {
+func serve(ctx context.Context, conn *net.UnixConn, cfg Config, log *slog.Logger, _ peer) error {
 	return Serve(ctx, conn, cfg, log)
 }
 

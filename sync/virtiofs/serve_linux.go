@@ -26,11 +26,11 @@ import (
 // Serve answers QEMU on conn until QEMU closes it (nil), ctx ends (its cause) or
 // QEMU breaks the protocol. It takes conn over.
 func Serve(ctx context.Context, conn *net.UnixConn, cfg Config, logger *slog.Logger) error {
-	return serve(ctx, conn, cfg, logger, func(func(Command) Answer) {})
+	return serve(ctx, conn, cfg, logger, peer{})
 }
 
-// serve is Serve with somebody who asks for checkpoints meanwhile, in a goroutine of its own.
-func serve(ctx context.Context, conn *net.UnixConn, cfg Config, logger *slog.Logger, listen func(func(Command) Answer)) error {
+// serve is Serve with somebody who asks for checkpoints and is told of changes meanwhile.
+func serve(ctx context.Context, conn *net.UnixConn, cfg Config, logger *slog.Logger, with peer) error {
 	kept, err := openJournal(cfg, logger)
 	if err != nil {
 		conn.Close()
@@ -43,13 +43,22 @@ func serve(ctx context.Context, conn *net.UnixConn, cfg Config, logger *slog.Log
 		return fmt.Errorf("file server: %w", err)
 	}
 	defer tree.Close()
-	go listen(func(c Command) Answer {
-		id, err := kept.Checkpoint(c.Checkpoint)
-		if err != nil {
-			return Answer{Error: err.Error()}
-		}
-		return Answer{ID: id}
-	})
+	if with.listen != nil {
+		go with.listen(func(c Command) Answer {
+			id, err := kept.Checkpoint(c.Checkpoint)
+			if err != nil {
+				return Answer{Error: err.Error()}
+			}
+			return Answer{ID: id}
+		})
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	if with.changed != nil {
+		watching.Go(func() { watch(ctx, tree, logger, with.changed) })
+	}
+	defer watching.Wait()
+	defer cancel()
 	h := newHandler(tree)
 	if err := vhostuser.Serve(ctx, conn, h, logger); err != nil {
 		return fmt.Errorf("file server: %w", err)

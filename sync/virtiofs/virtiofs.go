@@ -31,6 +31,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 )
 
 // Export is one folder of the host. It appears under its Name in the share's root.
@@ -65,10 +66,18 @@ type Command struct {
 	Checkpoint string `json:"checkpoint"` // the label of a new checkpoint of the journal
 }
 
-// Answer is a JSON document on standard output.
+// Answer is a JSON document on standard output: to a Command, or, with Changed, of the server's own accord.
 type Answer struct {
-	ID    int    `json:"id,omitempty"` // of the checkpoint
-	Error string `json:"error,omitempty"`
+	ID      int      `json:"id,omitempty"` // of the checkpoint
+	Error   string   `json:"error,omitempty"`
+	Changed []Change `json:"changed,omitempty"`
+}
+
+// Change is one that the host's user made, see package nudge.
+type Change struct {
+	Export string `json:"export"`
+	Path   []byte `json:"path"` // below the export
+	Plain  bool   `json:"plain,omitempty"`
 }
 
 // Main is the hidden subcommand: it reads a Config from stdin, then [Command]s, and serves QEMU's
@@ -88,15 +97,30 @@ func Main(ctx context.Context, stdin io.Reader, stdout io.Writer, connFD int, lo
 	if err := prepareProcess(); err != nil {
 		return errors.Join(fmt.Errorf("file server: %w", err), conn.Close())
 	}
-	return serve(ctx, conn, cfg, log, func(do func(Command) Answer) {
-		for {
-			limit.N = maxConfig
-			var c Command
-			if decoder.Decode(&c) != nil || json.NewEncoder(stdout).Encode(do(c)) != nil {
-				return
+	var telling sync.Mutex
+	tell := func(a Answer) bool {
+		telling.Lock()
+		defer telling.Unlock()
+		return json.NewEncoder(stdout).Encode(a) == nil
+	}
+	return serve(ctx, conn, cfg, log, peer{
+		listen: func(do func(Command) Answer) {
+			for {
+				limit.N = maxConfig
+				var c Command
+				if decoder.Decode(&c) != nil || !tell(do(c)) {
+					return
+				}
 			}
-		}
+		},
+		changed: func(list []Change) { tell(Answer{Changed: list}) },
 	})
+}
+
+// peer is who started the server.
+type peer struct {
+	listen  func(do func(Command) Answer) // returns when it asks no more
+	changed func([]Change)
 }
 
 // inherited makes a connection of a descriptor and takes the descriptor over.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +42,16 @@ func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func newWorldWith(t *testing.T, edit func(*Config)) *world {
 	t.Helper()
+	return newWorldServed(t, edit, func(ctx context.Context, conn *net.UnixConn, cfg Config) error {
+		return Serve(ctx, conn, cfg, discard())
+	})
+}
+
+// server is Serve, or what a test puts in its place.
+type server func(ctx context.Context, conn *net.UnixConn, cfg Config) error
+
+func newWorldServed(t *testing.T, edit func(*Config), serve server) *world {
+	t.Helper()
 	top := t.TempDir()
 	w := &world{dir: filepath.Join(top, "work"), canary: filepath.Join(top, "canary")}
 	for _, d := range []string{"work", "ro"} {
@@ -55,7 +66,7 @@ func newWorldWith(t *testing.T, edit func(*Config)) *world {
 		GuestUID: 1000, GuestGID: 1001, Protect: []string{"/deploy/**"}, Mask: []string{"/hidden"},
 	}
 	edit(&w.cfg)
-	w.frontend = start(t, w.cfg)
+	w.frontend = startServed(t, w.cfg, serve)
 	w.init()
 	var err error
 	w.work, err = w.lookup(1, "work")

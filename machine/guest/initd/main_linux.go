@@ -21,6 +21,7 @@ import (
 	"github.com/sbx-vm/sbx/machine/guest/sshd"
 	"github.com/sbx-vm/sbx/machine/guest/trust"
 	"github.com/sbx-vm/sbx/sync/mirror/agent"
+	"github.com/sbx-vm/sbx/sync/virtiofs/nudge"
 )
 
 // Where the agent keeps itself after it left the initramfs: a tmpfs, not the disk.
@@ -52,6 +53,8 @@ func Main(args []string) int {
 		err = serveFiles()
 	case word == sshd.SubsystemMirror:
 		err = agent.Serve(context.Background(), os.Stdin, os.Stdout)
+	case word == sshd.SubsystemNudge:
+		err = nudge.Serve(os.Stdin)
 	case word == "listen-exec" && len(args) > 2:
 		err = listenExec(args[2:])
 	case os.Getpid() == 1 && word == "stage2":

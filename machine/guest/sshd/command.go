@@ -20,6 +20,7 @@ const (
 const (
 	SubsystemFiles  = "sftp"
 	SubsystemMirror = "mirror"
+	SubsystemNudge  = "nudge" // reads what package nudge raises events for
 )
 
 // Command is what an exec request asks for: the words are run as they are, no

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -159,7 +160,7 @@ func (s *session) begin(r *ssh.Request) bool {
 		if err := ssh.Unmarshal(r.Payload, &text); err != nil {
 			return false
 		}
-		if r.Type == "subsystem" && text.Value != SubsystemFiles && text.Value != SubsystemMirror {
+		if r.Type == "subsystem" && !slices.Contains([]string{SubsystemFiles, SubsystemMirror, SubsystemNudge}, text.Value) {
 			return false
 		}
 		var err error

@@ -72,6 +72,9 @@ func (t *Tree) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 	if n.masked.Load() && in.Valid&(fuse.FATTR_SIZE|fuse.FATTR_UID|fuse.FATTR_GID) == 0 && !n.export.ReadOnly {
 		return t.tell(n, out)
 	}
+	if t.sameMode(n, in) {
+		return t.tell(n, out)
+	}
 	t.names.RLock()
 	defer t.names.RUnlock()
 	if s := t.mayChange(n); s != fuse.OK {
@@ -88,6 +91,17 @@ func (t *Tree) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 		}
 	}
 	return t.tell(n, out)
+}
+
+// sameMode tells whether a request asks for the mode that is there, and nothing else: it changes nothing, and is
+// how the guest's agent has its kernel look at a file anew.
+func (t *Tree) sameMode(n *node, in *fuse.SetAttrIn) bool {
+	const asks = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | fuse.FATTR_ATIME | fuse.FATTR_MTIME
+	if in.Valid&asks != fuse.FATTR_MODE || n.export.ReadOnly {
+		return false
+	}
+	st, err := stat(n.fd)
+	return err == nil && st.Mode&0o7777 == in.Mode&0o7777
 }
 
 // setOwner takes what is so already: the guest's user, for what belongs to the host's.

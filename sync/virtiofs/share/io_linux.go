@@ -3,6 +3,8 @@ package share
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/sbx-vm/sbx/sync/virtiofs/nudge"
 )
 
 // fileRead is a read that happens when the answer's place is known: straight into
@@ -105,6 +107,9 @@ func (t *Tree) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 		return fuse.EBADF
 	}
 	defer h.drop()
+	if in.Offset == nudge.Offset && in.Length == nudge.Length && in.Mode == unix.FALLOC_FL_KEEP_SIZE {
+		return fuse.OK // the guest's agent lets its kernel tell of a change of the host's
+	}
 	return status(t.changing(h, func() error {
 		return retry(func() error { return unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)) })
 	}))

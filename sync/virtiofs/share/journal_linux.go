@@ -2,6 +2,7 @@ package share
 
 import (
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,6 +52,7 @@ func (t *Tree) before(e entry) {
 
 func (t *Tree) after(e entry) {
 	if e.ok {
+		t.recent.add(e.at.Export+"\x00"+e.at.Path, time.Now())
 		t.opts.Journal.After(e.at, e.src)
 	}
 }
@@ -68,6 +70,7 @@ func (t *Tree) changing(h *handle, f func() error) error {
 	err := f()
 	if e.ok {
 		h.dirty.Store(true)
+		t.recent.add(e.at.Export+"\x00"+e.at.Path, time.Now())
 		t.opts.Journal.Wrote(e.src)
 	}
 	return err

@@ -51,6 +51,7 @@ type Tree struct {
 	self               int // /proc/self/fd
 	started            time.Time
 	refusals           limiter
+	recent             recent
 
 	// names: held for reading by what changes or makes something at a place, for writing
 	// by what moves places.

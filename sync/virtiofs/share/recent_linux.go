@@ -1,0 +1,70 @@
+package share
+
+import (
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// recentFor is how long a path counts as just changed by the guest.
+	recentFor = 2 * time.Second
+	maxRecent = 4096
+)
+
+// recent is what the guest changed a moment ago. Its zero value is ready.
+type recent struct {
+	mu    sync.Mutex
+	paths map[string]time.Time
+}
+
+func (r *recent) add(key string, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.paths == nil {
+		r.paths = map[string]time.Time{}
+	}
+	if len(r.paths) >= maxRecent {
+		for k, at := range r.paths {
+			if now.Sub(at) > recentFor {
+				delete(r.paths, k)
+			}
+		}
+	}
+	if len(r.paths) < maxRecent {
+		r.paths[key] = now
+	}
+}
+
+func (r *recent) has(key string, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at, ok := r.paths[key]
+	return ok && now.Sub(at) <= recentFor
+}
+
+// Recent tells whether the guest changed a path of an export a moment ago.
+func (t *Tree) Recent(export, path string) bool { return t.recent.has(export+"\x00"+path, time.Now()) }
+
+// Plain tells whether the guest may open a path for writing as far as its name goes.
+func (t *Tree) Plain(export, path string) bool {
+	parts := strings.Split(path, "/")
+	for _, n := range t.exports {
+		if n.export.Name == export {
+			return !n.export.ReadOnly && !t.opts.Guard.Protected(parts) && !t.opts.Mask.Masked(parts)
+		}
+	}
+	return false
+}
+
+// Roots gives the writable exports' folders, by the exports' names, as paths that need no right to the folders above.
+func (t *Tree) Roots() map[string]string {
+	out := map[string]string{}
+	for _, n := range t.exports {
+		if !n.export.ReadOnly {
+			out[n.export.Name] = "/proc/self/fd/" + strconv.Itoa(n.fd)
+		}
+	}
+	return out
+}

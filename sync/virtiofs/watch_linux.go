@@ -1,0 +1,129 @@
+package virtiofs
+
+import (
+	"context"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/sbx-vm/sbx/sync/virtiofs/share"
+)
+
+const (
+	// maxWatched bounds the folders that are watched: the kernel's own limit is the user's, for all programs.
+	maxWatched = 8192
+	// settleTime is how long changes are collected: programs save in several steps.
+	settleTime = 50 * time.Millisecond
+	// maxChanges bounds what is told at once; of more, the guest's watchers see the first.
+	maxChanges = 512
+)
+
+// watcher tells of changes that are not the guest's.
+type watcher struct {
+	tree    *share.Tree
+	watches *fsnotify.Watcher
+	roots   map[string]string // path of the descriptor to export
+	full    bool
+	log     *slog.Logger
+}
+
+// watch tells of the host's changes in the writable exports until ctx ends.
+func watch(ctx context.Context, tree *share.Tree, log *slog.Logger, tell func([]Change)) {
+	watches, err := fsnotify.NewWatcher()
+	if err != nil {
+		log.Warn("changes on the host raise no events in the guest", "error", err)
+		return
+	}
+	defer watches.Close()
+	w := &watcher{tree: tree, watches: watches, roots: map[string]string{}, log: log}
+	for export, root := range tree.Roots() {
+		w.roots[root] = export
+		w.add(root)
+	}
+	w.run(ctx, tell)
+}
+
+// skipped folders hold what no watcher looks at, and much of it.
+func skipped(name string) bool { return name == "node_modules" || name == ".git" || name == ".hg" }
+
+// add watches a folder and those below it. What fails is gone, or another's.
+func (w *watcher) add(dir string) {
+	err := filepath.WalkDir(dir+"/.", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return nil //nolint:nilerr // see above
+		}
+		if path != dir+"/." && skipped(e.Name()) {
+			return fs.SkipDir
+		}
+		if w.full || len(w.watches.WatchList()) >= maxWatched || w.watches.Add(path) != nil {
+			if !w.full {
+				w.log.Warn("not all folders are watched: changes on the host raise no events in the guest there", "watched", len(w.watches.WatchList()))
+			}
+			w.full = true
+			return fs.SkipAll
+		}
+		return nil
+	})
+	if err != nil {
+		w.log.Debug("watch", "error", err)
+	}
+}
+
+func (w *watcher) run(ctx context.Context, tell func([]Change)) {
+	changed := map[string]bool{}
+	var due <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-w.watches.Events:
+			if !ok {
+				return
+			}
+			if e.Op == fsnotify.Chmod || len(changed) >= maxChanges {
+				continue
+			}
+			if e.Has(fsnotify.Create) {
+				if info, err := os.Lstat(e.Name); err == nil && info.IsDir() && !skipped(filepath.Base(e.Name)) {
+					w.add(e.Name)
+				}
+			}
+			changed[e.Name] = true
+			if due == nil {
+				due = time.After(settleTime)
+			}
+		case _, ok := <-w.watches.Errors: // an overflow: the next change is told of again
+			if !ok {
+				return
+			}
+		case <-due:
+			due = nil
+			if list := w.hosts(changed); len(list) > 0 {
+				tell(list)
+			}
+			clear(changed)
+		}
+	}
+}
+
+// hosts leaves out what the guest did itself.
+func (w *watcher) hosts(changed map[string]bool) []Change {
+	var out []Change
+	for name := range changed {
+		for root, export := range w.roots {
+			rel, ok := strings.CutPrefix(filepath.Clean(name), root+"/")
+			if !ok || w.tree.Recent(export, rel) {
+				continue
+			}
+			out = append(out, Change{Export: export, Path: []byte(rel), Plain: w.tree.Plain(export, rel)})
+		}
+	}
+	slices.SortFunc(out, func(a, b Change) int { return strings.Compare(string(a.Path), string(b.Path)) })
+	return out
+}

@@ -1,0 +1,93 @@
+package virtiofs
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sbx-vm/sbx/sync/virtiofs/nudge"
+)
+
+// told collects the paths of changes until it has want, and gives them all.
+func told(t *testing.T, changes <-chan []Change, want ...string) []string {
+	t.Helper()
+	var got []string
+	limit := time.After(10 * time.Second)
+	for !containsAll(got, want) {
+		select {
+		case list := <-changes:
+			for _, c := range list {
+				got = append(got, string(c.Path))
+			}
+		case <-limit:
+			t.Fatalf("told of %q, want %q", got, want)
+		}
+	}
+	return got
+}
+
+func containsAll(list, want []string) bool {
+	return !slices.ContainsFunc(want, func(w string) bool { return !slices.Contains(list, w) })
+}
+
+// The host's changes are told, the guest's own are not, folders that come later are watched too.
+func TestChangesOfTheHostAreTold(t *testing.T) {
+	changes := make(chan []Change, 64)
+	var with = peer{changed: func(list []Change) { changes <- list }}
+	w := newWorldServed(t, func(c *Config) { c.Journal = t.TempDir() }, func(ctx context.Context, conn *net.UnixConn, cfg Config) error {
+		return serve(ctx, conn, cfg, discard(), with)
+	})
+	w.write(t, filepath.Join(w.dir, "first"), "x") // the watch may not be up yet: written until it is told of
+	for begun := false; !begun; {
+		select {
+		case <-changes:
+			begun = true
+		case <-time.After(100 * time.Millisecond):
+			w.write(t, filepath.Join(w.dir, "first"), time.Now().String())
+		}
+	}
+	w.write(t, filepath.Join(w.dir, "sub/deep/f"), "x")
+	told(t, changes, "sub")
+	w.write(t, filepath.Join(w.dir, "node_modules/x"), "x")
+	w.guestWrite("guests", "x")
+	w.guestRemove("guests")
+	w.check(os.Remove(filepath.Join(w.dir, "first")))
+	w.write(t, filepath.Join(w.dir, "sub/deep/f"), "changed")
+	w.write(t, filepath.Join(w.dir, "deploy/p"), "protected")
+	got := told(t, changes, "first", "sub/deep/f", "deploy")
+	if slices.Contains(got, "guests") || slices.Contains(got, "node_modules/x") {
+		t.Errorf("told of %q", got)
+	}
+}
+
+// A nudge changes nothing on the host, and may stand on what is protected only as a chmod.
+func TestNudgeChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	path := filepath.Join(w.dir, "f")
+	w.write(t, path, "content")
+	w.write(t, filepath.Join(w.dir, "deploy/p"), "x")
+	before, err := os.Stat(path)
+	w.check(err)
+	node := w.dirNode("f")
+	_, err = w.setattr(node, 1<<0, 0o644, 0, 0)
+	w.check(err)
+	out, err := w.fuse(14, node, words(unix.O_WRONLY, 0))
+	w.check(err)
+	_, err = w.fuse(43, node, out[:8], pack(nudge.Offset, nudge.Length), words(unix.FALLOC_FL_KEEP_SIZE, 0))
+	w.check(err)
+	after, err := os.Stat(path)
+	w.check(err)
+	if !after.ModTime().Equal(before.ModTime()) || after.Size() != before.Size() {
+		t.Errorf("%v became %v", before, after)
+	}
+	_, err = w.setattr(w.dirNode("deploy", "p"), 1<<0, 0o644, 0, 0)
+	w.want("the mode that it has", err, nil)
+	_, err = w.setattr(w.dirNode("deploy", "p"), 1<<0, 0o600, 0, 0)
+	w.want("another mode", err, unix.EPERM)
+}
