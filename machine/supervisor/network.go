@@ -14,6 +14,7 @@ import (
 	"github.com/sbx-vm/sbx/netfilter"
 	"github.com/sbx-vm/sbx/netfilter/audit"
 	"github.com/sbx-vm/sbx/netfilter/gateway"
+	"github.com/sbx-vm/sbx/netfilter/upstream"
 )
 
 func (s *Supervisor) startGateway(ctx context.Context) error {
@@ -21,10 +22,15 @@ func (s *Supervisor) startGateway(ctx context.Context) error {
 	if s.audit, err = audit.Open(s.files.NetLog(), audit.Options{Sandbox: s.spec.Name}); err != nil {
 		return err
 	}
+	// A proxy that cannot be read is an error: to go around it is what its owner does not want.
+	proxy, err := upstream.New(s.spec.Network.Proxy, s.o.Getenv)
+	if err != nil {
+		return err
+	}
 	s.gateway, err = gateway.Start(context.WithoutCancel(ctx), gateway.Config{
 		Link: s.qemu.Net, MAC: guestMAC(s.spec.Name), Guest: guestPrefix(), Gateway: gatewayAddr(), MTU: gateway.DefaultMTU,
 		Policy: s.rules.compiled(), HostNet: s.hostNet, Resolver: net.DefaultResolver, Dialer: &net.Dialer{}, Audit: s.audit, Log: s.o.Log,
-		Authority: s.authority, Secrets: s.secrets.vault(),
+		Authority: s.authority, Secrets: s.secrets.vault(), Proxy: proxy,
 	})
 	return err
 }

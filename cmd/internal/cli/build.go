@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/sbx-vm/sbx/configs"
 	"github.com/sbx-vm/sbx/image"
@@ -13,6 +14,8 @@ import (
 	"github.com/sbx-vm/sbx/machine/hostca"
 	"github.com/sbx-vm/sbx/netfilter"
 	"github.com/sbx-vm/sbx/netfilter/gateway"
+	"github.com/sbx-vm/sbx/netfilter/intercept"
+	"github.com/sbx-vm/sbx/netfilter/upstream"
 )
 
 // buildNet is the network of a builder that runs provisioning commands: that of any
@@ -37,19 +40,15 @@ func (a *app) builder(config *configs.Config) (image.BuildFunc, error) {
 	if err != nil {
 		return nil, err
 	}
-	policy, _, err := netfilter.Compile(config.Network)
+	way, authorities, err := a.buildWay(config.Network)
 	if err != nil {
 		return nil, err
 	}
 	network := buildNet()
-	authorities, err := hostca.Extra(a.getenv)
-	if err != nil {
-		return nil, err
-	}
 	b := builder.Builder{
 		Self: self, CACerts: authorities, Accel: a.getenv("SBX_ACCEL"), Net: &network,
 		Link: func(ctx context.Context, frames net.Conn) (func() error, error) {
-			return link(ctx, frames, network, policy)
+			return link(ctx, frames, network, way)
 		},
 	}
 	if os.Geteuid() == 0 {
@@ -58,16 +57,39 @@ func (a *app) builder(config *configs.Config) (image.BuildFunc, error) {
 	return b.Build, nil
 }
 
+// buildWay is what the network of a build has in common with the sandbox's: the rules, the proxy, an authority for
+// what is intercepted. There are no secrets, and nobody is asked. The second result is what the build trusts.
+func (a *app) buildWay(spec netfilter.Spec) (gateway.Config, string, error) {
+	spec.Ask, spec.Secrets = 0, nil
+	policy, _, err := netfilter.Compile(spec)
+	if err != nil {
+		return gateway.Config{}, "", err
+	}
+	proxy, err := upstream.New(spec.Proxy, a.getenv)
+	if err != nil {
+		return gateway.Config{}, "", err
+	}
+	trusted, err := hostca.Extra(a.getenv)
+	if err != nil {
+		return gateway.Config{}, "", err
+	}
+	cert, key, err := intercept.NewAuthority("build", time.Now())
+	if err != nil {
+		return gateway.Config{}, "", err
+	}
+	authority, err := intercept.LoadAuthority(cert, key)
+	return gateway.Config{Policy: policy, Proxy: proxy, Authority: authority}, trusted + string(cert), err
+}
+
 // link puts a gateway at the other end of a builder's network.
-func link(ctx context.Context, frames net.Conn, network boot.Net, policy *netfilter.Policy) (func() error, error) {
+func link(ctx context.Context, frames net.Conn, network boot.Net, way gateway.Config) (func() error, error) {
 	mac, err := net.ParseMAC(network.MAC)
 	if err != nil {
 		return nil, err
 	}
-	g, err := gateway.Start(ctx, gateway.Config{
-		Link: frames, MAC: mac, Guest: network.Address, Gateway: network.Gateway, MTU: network.MTU, Policy: policy,
-		HostNet: hostNet, Resolver: net.DefaultResolver, Dialer: &net.Dialer{},
-	})
+	way.Link, way.MAC, way.Guest, way.Gateway, way.MTU = frames, mac, network.Address, network.Gateway, network.MTU
+	way.HostNet, way.Resolver, way.Dialer = hostNet, net.DefaultResolver, &net.Dialer{}
+	g, err := gateway.Start(ctx, way)
 	if err != nil {
 		return nil, err
 	}
