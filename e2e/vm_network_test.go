@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -139,11 +138,7 @@ func testPresets(t *testing.T, w *world) {
 // testPolicyEdits: rules change on the running sandbox. The name is that of the
 // guest's own registry, which this machine reaches if it has got here.
 func testPolicyEdits(t *testing.T, w *world) {
-	registry, err := url.Parse(strings.TrimSpace(w.ok(t, "exec", "--", "npm", "config", "get", "registry")))
-	if err != nil || registry.Hostname() == "" {
-		t.Fatalf("the guest's registry: %v %v", registry, err)
-	}
-	name := registry.Hostname()
+	name := registryOf(t, w)
 	fetch := "curl -sS -m 30 -o /dev/null -w '%{http_code}' https://" + name + "/is-number"
 	if r := w.run("exec", "--", "sh", "-c", fetch); r.out != "200" {
 		t.Fatalf("before: %q %s", r.out, r.err)
