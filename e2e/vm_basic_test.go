@@ -55,6 +55,7 @@ func TestVM(t *testing.T) {
 		{"docker", testDocker},
 		{"mask", testMask},
 		{"undo", testUndo},
+		{"watch", testWatch},
 		{"dockerkept", testDockerKept},
 		{"forkbomb", testForkBomb},
 		{"presets", testPresets},

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // testUndo: an agent deletes the whole tree, untracked and ignored files too, while the host's user edits one of
@@ -57,4 +58,26 @@ func testMask(t *testing.T, w *world) {
 	if got := w.read(t, ".env"); got != "API_KEY=hunter2\n" {
 		t.Errorf("on the host: %q", got)
 	}
+}
+
+// testWatch: a program in the guest that watches files hears of the host's edits, and reads what was written.
+func testWatch(t *testing.T, w *world) {
+	const script = `const fs = require("fs")
+fs.watch(".", (_, f) => { if (f == "watched") { console.log(fs.readFileSync(f, "utf8")); if (fs.readFileSync(f, "utf8") == "second, longer") process.exit(0) } })
+fs.writeFileSync("watching", "")
+setTimeout(() => process.exit(1), 60000)`
+	w.write(t, "watched", "first")
+	w.write(t, "watch.js", script)
+	done := make(chan result, 1)
+	go func() { done <- w.run("exec", "--", "node", "watch.js") }()
+	within(t, time.Minute, "the program watches", func() bool {
+		_, err := os.Stat(filepath.Join(w.project, "watching"))
+		return err == nil
+	})
+	start := time.Now()
+	w.write(t, "watched", "second, longer")
+	if r := <-done; r.status != 0 {
+		t.Errorf("not heard: %d %q %q", r.status, r.out, r.err)
+	}
+	t.Logf("heard and read within %v", time.Since(start))
 }
