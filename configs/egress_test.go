@@ -19,6 +19,7 @@ func TestEgress(t *testing.T) {
 		"N8_star_before":     {"network: {allow: [\"*example.com\"]}\n", "a star stands only"},
 		"N8_dot_before":      {"network: {allow: [\".example.com\"]}\n", "begins with a dot"},
 		"C2_typo":            {"network: {alow: [a.example.com]}\n", `unknown key "network.alow"`},
+		"C12_no_audit_mode":  {"network: {default: audit}\n", "must be deny or allow"},
 		"C2_unknown":         {"network: {enforcement: audit}\n", "unknown key"},
 		"C2_typo_of_section": {"nets: {allow: []}\n", "unknown key"},
 		"C3_rule_in_a_text":  {"network: {allow: [\"example.com\\n - '**'\"]}\n", "a star stands only"},

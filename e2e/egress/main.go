@@ -45,7 +45,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	packages := flags.Args()
 	if len(packages) == 0 {
-		packages = []string{"./netfilter/...", "./configs", "./machine/qemu", "./sync/guard"}
+		packages = []string{"./netfilter/...", "./configs", "./machine/qemu", "./machine/supervisor", "./sync/guard"}
 	}
 	cases, err := parseCases(table)
 	if err != nil {

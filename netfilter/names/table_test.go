@@ -56,8 +56,10 @@ func TestUnknownAddressLeadsNowhere(t *testing.T) {
 	}
 }
 
-// TestX10SleepAndClockJumps: a host that slept, or whose clock jumped, has the same names and room for new ones.
-func TestX10SleepAndClockJumps(t *testing.T) {
+// TestSleepAndClockJumps: a host that slept, or whose clock jumped, has the same names and room for new ones.
+func TestSleepAndClockJumps(t *testing.T) { t.Run("X10_sleep_and_clock_jumps", sleepAndClockJumps) }
+
+func sleepAndClockJumps(t *testing.T) {
 	for _, jump := range []time.Duration{8 * time.Hour, -8 * time.Hour, 50 * 365 * 24 * time.Hour} {
 		table, c := newTable(t, 2)
 		used, _ := table.Assign("used.example")
