@@ -28,7 +28,7 @@ quickstart: setup
 	.ci/quickstart
 
 test: setup
-	$(MAKE) lint cross unit fuzz vm
+	$(MAKE) lint cross unit egress-report fuzz vm
 
 unit: $(AGENTS)
 	go test -race -timeout 5m ./...
@@ -40,7 +40,7 @@ egress-report: $(AGENTS)
 # What a hostile guest or a hostile file can hand to the network's parsers, FUZZTIME each. Inputs are
 # barely minimized: that would take most of the time.
 FUZZTIME ?= 60s
-FUZZ     := gateway:FuzzFrame gateway:FuzzDNS intercept:FuzzClientHello intercept:FuzzHTTPHead .:FuzzRule
+FUZZ     := gateway:FuzzFrame gateway:FuzzDNS intercept:FuzzClientHello intercept:FuzzHTTPHead .:FuzzRule .:FuzzDecide .:FuzzPath intercept:FuzzVault
 fuzz:
 	for f in $(FUZZ); do go test -run '^$$' -fuzz "^$${f#*:}\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x ./netfilter/$${f%:*}; done
 
