@@ -9,7 +9,7 @@ AGENTS     := machine/guest/agent/sbx-guest-amd64 machine/guest/agent/sbx-guest-
 GUEST_SRC  := $(shell find cmd/sbx-guest machine/guest sync/tree sync/mirror -name '*.go' -not -name '*_test.go') go.mod
 HOST_SRC   := $(shell find . -path ./bin -prune -o -name '*.go' -not -name '*_test.go' -print) $(shell find . -name '*.yaml' -not -path './bin/*') go.mod
 
-.PHONY: build setup quickstart test unit egress-report fuzz cross vm lint fmt bench bench-network install clean
+.PHONY: build setup quickstart test unit egress-report workspace-report fuzz cross vm lint fmt bench bench-network install clean
 
 build: bin/sbx
 
@@ -28,14 +28,14 @@ quickstart: setup
 	.ci/quickstart
 
 test: setup
-	$(MAKE) lint cross unit egress-report fuzz vm
+	$(MAKE) lint cross unit egress-report workspace-report fuzz vm
 
 unit: $(AGENTS)
 	go test -race -timeout 5m ./...
 
-# Every attack case of the guest's network, by its ID (e2e/egress/rows.tsv).
-egress-report: $(AGENTS)
-	go run ./e2e/egress
+# Every attack case of the guest's network and of the shared folder, by its ID (e2e/report/*.tsv).
+egress-report workspace-report: $(AGENTS)
+	go run ./e2e/report -table $(@:-report=)
 
 # What a hostile guest or a hostile file can hand to the network's parsers, FUZZTIME each. Inputs are
 # barely minimized: that would take most of the time.

@@ -63,7 +63,12 @@ func testMask(t *testing.T, w *world) {
 // testWatch: a program in the guest that watches files hears of the host's edits, and reads what was written.
 func testWatch(t *testing.T, w *world) {
 	const script = `const fs = require("fs")
-fs.watch(".", (_, f) => { if (f == "watched") { console.log(fs.readFileSync(f, "utf8")); if (fs.readFileSync(f, "utf8") == "second, longer") process.exit(0) } })
+fs.watch(".", (_, f) => {
+	if (f != "watched") return
+	const got = fs.readFileSync(f, "utf8")
+	console.log(got)
+	if (got == "second, longer") process.exit(0)
+})
 fs.writeFileSync("watching", "")
 setTimeout(() => process.exit(1), 60000)`
 	w.write(t, "watched", "first")

@@ -35,3 +35,17 @@ func TestEgress(t *testing.T) {
 		})
 	}
 }
+
+// A path with commas in it injects no option: QEMU gets descriptors, and sees no path of the user's.
+func TestW12_PathsWithCommas(t *testing.T) {
+	m := sandbox("amd64")
+	args, err := Args(host("linux", "tcg", Version{10, 0, 2}), m, numbered(m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range args {
+		if strings.Contains(a, "readonly=off,") || strings.Contains(a, "/d/root") {
+			t.Errorf("%q holds the disk's path", a)
+		}
+	}
+}

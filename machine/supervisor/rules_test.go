@@ -37,7 +37,10 @@ func patterns(v control.PolicyView) []string {
 // TestInvalidEdits: an edit that is wrong changes nothing, in memory or on disk, and says what is wrong.
 func TestInvalidEdits(t *testing.T) {
 	files := sandboxFiles(t)
-	base := netfilter.Spec{Rules: []netfilter.Rule{{Action: netfilter.Allow, Pattern: "a.test", Origin: netfilter.Origin{Source: "project"}}}, Proxy: "http://user:password@proxy.test"}
+	base := netfilter.Spec{
+		Rules: []netfilter.Rule{{Action: netfilter.Allow, Pattern: "a.test", Origin: netfilter.Origin{Source: "project"}}},
+		Proxy: "http://user:password@proxy.test",
+	}
 	r, err := loadRules(files, base)
 	if err != nil {
 		t.Fatal(err)

@@ -281,7 +281,7 @@ func bypassRows() []row {
 		}},
 		{"P4_QUIC", func(t *testing.T, w *world) { udpRefused(w.guest.resolve("example.com"), 443)(t, w) }},
 		{"P5_arbitrary_UDP", udpRefused(elsewhere, 51820)},
-		{"G1_gateway_has_no_other_service", tcpReset(gatewayAddr, 80, reasonGateway)},
+		{"G1_W107_gateway_has_no_other_service", tcpReset(gatewayAddr, 80, reasonGateway)},
 		{"G7_no_admin_port", tcpReset(gatewayAddr, 6060, reasonGateway)},
 	}
 }

@@ -35,7 +35,7 @@ func Builtin() []string {
 		".husky", ".envrc", ".vscode", ".idea", ".devcontainer", ".devcontainer.json",
 		".mcp.json", ".claude/settings*.json", ".claude/hooks",
 		".codex", ".gemini", ".cursor", ".pre-commit-config.yaml",
-		".mise.toml", ".tool-versions", ".netrc", ".pypirc",
+		".mise.toml", ".tool-versions", ".netrc", ".pypirc", ".npmrc", ".nvmrc", ".yarnrc", ".yarnrc.yml",
 	}
 }
 

@@ -49,11 +49,12 @@ func (a *app) attach(ctx context.Context, box *sandbox, request control.ExecRequ
 	if !request.TTY && isTerminal(a.Err) {
 		go a.tellQuestions(ctx, box) // a raw terminal is the guest's alone
 	}
-	started := time.Now()
+	started, logged := time.Now(), filesLogSize(box)
 	status, err := box.client.Exec(ctx, request, streams)
 	if err != nil {
 		return exitError{statusSbx, err}
 	}
+	a.reportRefusals(box, logged)
 	if status == 0 {
 		return nil
 	}

@@ -61,13 +61,19 @@ A7   PASS     seven
 }
 
 func TestTableOfCases(t *testing.T) {
-	cases, err := parseCases(table)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range cases {
-		if ids := idsOf(c.id + "_"); !slices.Equal(ids, []string{c.id}) {
-			t.Errorf("the ID %q is not one", c.id)
+	for _, name := range []string{"egress.tsv", "workspace.tsv"} {
+		rows, err := tables.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cases, err := parseCases(rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range cases {
+			if ids := idsOf(c.id + "_"); !slices.Equal(ids, []string{c.id}) {
+				t.Errorf("the ID %q is not one", c.id)
+			}
 		}
 	}
 	if _, err := parseCases([]byte("A1\tone\nA1\tagain\n")); err == nil {

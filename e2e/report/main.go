@@ -1,15 +1,16 @@
-// Command egress reports the attack cases of the guest's network, one line each.
+// Command report reports the attack cases of a table, one line each: of the guest's network (egress) or of
+// the shared folder (workspace).
 //
-// rows.tsv lists the cases: ID, name and, for what no gateway can stop, the
-// sentence of docs/security.md that says so. A test belongs to a case by its name: a
-// subtest that begins with the ID and an underscore ("D4_NULL"), in whatever package. A
+// A table lists the cases: ID, name and, for what cannot be stopped, the sentence of docs/security.md that says
+// so; or "SKIP" and why a case has no test. A test belongs to a case by its name: a test or
+// subtest that begins with the ID and an underscore ("D4_NULL", "TestW22_Composed"), in whatever package. A
 // case passes if it has tests and all of them pass. A case without a test
 // is a failure, unless its sentence stands in docs/security.md.
 package main
 
 import (
 	"context"
-	_ "embed"
+	"embed"
 	"errors"
 	"flag"
 	"fmt"
@@ -20,8 +21,16 @@ import (
 	"syscall"
 )
 
-//go:embed rows.tsv
-var table []byte // embedded
+//go:embed *.tsv
+var tables embed.FS // embedded
+
+// packagesOf are those that hold the tests of a table.
+func packagesOf(table string) []string {
+	if table == "workspace" {
+		return []string{"./sync/...", "./machine/...", "./netfilter/gateway", "./cmd/internal/cli"}
+	}
+	return []string{"./netfilter/...", "./configs", "./machine/qemu", "./machine/supervisor", "./sync/guard"}
+}
 
 // errFailed says that the report has a case that did not pass.
 var errFailed = errors.New("not every case passed")
@@ -31,13 +40,14 @@ func main() {
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "egress:", err)
+		fmt.Fprintln(os.Stderr, "report:", err)
 		os.Exit(1)
 	}
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
-	flags := flag.NewFlagSet("egress", flag.ContinueOnError)
+	flags := flag.NewFlagSet("report", flag.ContinueOnError)
+	table := flags.String("table", "egress", "egress or workspace")
 	docs := flags.String("docs", "docs/security.md", "where the sentences of residual cases stand")
 	race := flags.Bool("race", false, "run the tests with the race detector")
 	if err := flags.Parse(args); err != nil {
@@ -45,9 +55,13 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	packages := flags.Args()
 	if len(packages) == 0 {
-		packages = []string{"./netfilter/...", "./configs", "./machine/qemu", "./machine/supervisor", "./sync/guard"}
+		packages = packagesOf(*table)
 	}
-	cases, err := parseCases(table)
+	rows, err := tables.ReadFile(*table + ".tsv")
+	if err != nil {
+		return fmt.Errorf("table %q: %w", *table, err)
+	}
+	cases, err := parseCases(rows)
 	if err != nil {
 		return err
 	}
