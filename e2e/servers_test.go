@@ -16,9 +16,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -197,5 +199,44 @@ func aptRepository(dir string) http.Handler {
 		fmt.Fprintf(w, "Package: sbx-hello\nVersion: 1\nArchitecture: all\nMaintainer: e2e <e2e@example.com>\nDescription: says hello\n"+
 			"Filename: ./sbx-hello.deb\nSize: %d\nSHA256: %x\n", len(deb), sha256.Sum256(deb))
 	})
+	return mux
+}
+
+// imageRegistry has one image, base, whose only file is /greeting.
+func imageRegistry(t *testing.T) http.Handler {
+	t.Helper()
+	const greeting = "hello from the image\n"
+	var layer bytes.Buffer
+	tw := tar.NewWriter(&layer)
+	if err := tw.WriteHeader(&tar.Header{Name: "greeting", Mode: 0o644, Size: int64(len(greeting))}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tw.Write([]byte(greeting)); err != nil {
+		t.Fatal(err)
+	}
+	if err := tw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v2/{$}", func(http.ResponseWriter, *http.Request) {})
+	serve := func(media string, content []byte) (descriptor string) {
+		digest := fmt.Sprintf("sha256:%x", sha256.Sum256(content))
+		h := func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", media)
+			w.Header().Set("Docker-Content-Digest", digest)
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+		}
+		mux.HandleFunc("GET /v2/base/blobs/"+digest, h)
+		mux.HandleFunc("GET /v2/base/manifests/"+digest, h)
+		if strings.Contains(media, "manifest") {
+			mux.HandleFunc("GET /v2/base/manifests/latest", h)
+		}
+		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, media, digest, len(content))
+	}
+	const media = "application/vnd.oci.image."
+	config := serve(media+"config.v1+json", fmt.Appendf(nil, `{"architecture":%q,"os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":["sha256:%x"]}}`,
+		runtime.GOARCH, sha256.Sum256(layer.Bytes())))
+	serve(media+"manifest.v1+json", fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":%s,"layers":[%s]}`,
+		media+"manifest.v1+json", config, serve(media+"layer.v1.tar", layer.Bytes())))
 	return mux
 }

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/net/websocket"
+
 	"github.com/sbx-vm/sbx/configs"
 )
 
@@ -106,21 +108,32 @@ func google(w http.ResponseWriter, r *http.Request, body map[string]any) bool {
 	return true
 }
 
-// openai is POST /v1/responses. The client tries a WebSocket there first.
+// openai is /v1/responses, the same events on a WebSocket and after a POST.
 func openai(w http.ResponseWriter, r *http.Request, _ map[string]any) bool {
-	switch {
-	case r.URL.Path != "/v1/responses":
+	if r.URL.Path != "/v1/responses" {
 		return false
-	case r.Method == http.MethodGet:
-		w.WriteHeader(http.StatusUpgradeRequired)
+	}
+	answer := []string{
+		`{"type":"response.created","response":{"id":"resp_1"}}`,
+		`{"type":"response.output_item.done","output_index":0,"item":{"type":"message","id":"msg_1","role":"assistant","status":"completed",` +
+			`"content":[{"type":"output_text","text":"` + reply + `","annotations":[]}]}}`,
+		`{"type":"response.completed","response":{"id":"resp_1","usage":{"input_tokens":1,"input_tokens_details":null,"output_tokens":5,` +
+			`"output_tokens_details":null,"total_tokens":6}}}`,
+	}
+	if r.Method == http.MethodPost {
+		events(w, answer...)
 		return true
 	}
-	events(w,
-		`{"type":"response.created","response":{"id":"resp_1"}}`,
-		`{"type":"response.output_item.done","output_index":0,"item":{"type":"message","id":"msg_1","role":"assistant","status":"completed",`+
-			`"content":[{"type":"output_text","text":"`+reply+`","annotations":[]}]}}`,
-		`{"type":"response.completed","response":{"id":"resp_1","usage":{"input_tokens":1,"input_tokens_details":null,"output_tokens":5,`+
-			`"output_tokens_details":null,"total_tokens":6}}}`)
+	websocket.Server{Handler: func(c *websocket.Conn) {
+		var create string
+		for websocket.Message.Receive(c, &create) == nil {
+			for _, event := range answer {
+				if websocket.Message.Send(c, event) != nil {
+					return
+				}
+			}
+		}
+	}}.ServeHTTP(w, r)
 	return true
 }
 
@@ -137,7 +150,7 @@ func TestVMAgents(t *testing.T) {
 		{"gemini", "GEMINI_API_KEY", "x-goog-api-key", "", google, []string{"-p", "say hi"},
 			"keyed POST generativelanguage.googleapis.com/v1beta/models/"},
 		{"codex", "OPENAI_API_KEY", "Authorization", "Bearer ", openai, []string{"exec", "--skip-git-repo-check", "say hi"},
-			"keyed POST api.openai.com/v1/responses"},
+			"keyed GET api.openai.com/v1/responses"},
 	} {
 		t.Run(test.agent, func(t *testing.T) {
 			w, value := newWorld(t, test.agent), "sk-real-"+rand.Text()

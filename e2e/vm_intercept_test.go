@@ -22,6 +22,7 @@ network:
     - {host: git.test, methods: [POST], paths: ["/**/git-upload-pack"]}
     - {host: apt.test, methods: [GET, HEAD]}
     - {host: npm.test, methods: [GET, HEAD]}
+    - {host: images.test, methods: [GET, HEAD]}
     - {host: ws.test, methods: [GET], paths: ["/**"]}
     - {host: ws.test, methods: [WEBSOCKET], paths: ["/open"]}
 secrets:
@@ -50,6 +51,7 @@ func TestVMIntercept(t *testing.T) {
 		"git.test:443 " + a.serve(t, l.git.of(smartHTTP(t, repo)), "git.test"),
 		"apt.test:443 " + a.serve(t, l.apt.of(aptRepository(filepath.Join(l.project, "apt"))), "apt.test"),
 		"npm.test:443 " + a.serve(t, l.npm.of(npmRegistry(t)), "npm.test"),
+		"images.test:443 " + a.serve(t, imageRegistry(t), "images.test"),
 		"ws.test:443 " + a.serve(t, ws, "ws.test"),
 		"key.test:443 " + a.serve(t, l.keys, "key.test"),
 	}, "")
@@ -173,7 +175,7 @@ func testNpm(t *testing.T, l *lab) {
 	}
 }
 
-// testDockerIntercepted: containers and builds believe the sandbox's authority, of images that
+// testDockerIntercepted: dockerd, builds and containers believe the sandbox's authority, of images that
 // know no authorities at all and without a change to the Dockerfile.
 func testDockerIntercepted(t *testing.T, l *lab) {
 	l.sh(t, `set -e; mkdir -p /tmp/tools/bin /tmp/tools/usr/bin && cp /bin/dash /tmp/tools/bin/sh && cp /usr/bin/curl /tmp/tools/usr/bin/
@@ -182,13 +184,15 @@ func testDockerIntercepted(t *testing.T, l *lab) {
 	if got := l.sh(t, "docker run --rm tools /bin/sh -c 'echo /etc/ssl/*'"); got != "/etc/ssl/*\n" {
 		t.Errorf("the image has authorities of its own: %q", got)
 	}
-	l.write(t, "Dockerfile", `FROM tools
+	l.write(t, "Dockerfile", `FROM tools AS tools
+FROM images.test/base
+COPY --from=tools / /
 RUN curl -sS -m 30 https://api.test/ > /got && curl -sS -m 30 https://plain.test/ >> /got
-CMD ["/bin/sh", "-c", "while read -r l; do echo $l; done < /got"]
+CMD ["/bin/sh", "-c", "while read -r l; do echo $l; done < /greeting; while read -r l; do echo $l; done < /got"]
 `)
 	l.write(t, ".dockerignore", "*\n")
 	l.ok(t, "exec", "--", "docker", "build", "-q", "-t", "got", ".")
-	if got := l.ok(t, "exec", "--", "docker", "run", "--rm", "got"); got != "here\nhere\n" {
+	if got := l.ok(t, "exec", "--", "docker", "run", "--rm", "got"); got != "hello from the image\nhere\nhere\n" {
 		t.Errorf("in the build: %q", got)
 	}
 	if got := l.ok(t, "exec", "--", "docker", "run", "--rm", "tools", "/usr/bin/curl", "-sS", "-m", "30", "https://api.test/"); got != "here\n" {
