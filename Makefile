@@ -6,7 +6,7 @@ VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo u
 PREFIX     ?= /usr/local
 LINT       := bin/golangci-lint-2.15.0
 AGENTS     := machine/guest/agent/sbx-guest-amd64 machine/guest/agent/sbx-guest-arm64
-GUEST_SRC  := $(shell find cmd/sbx-guest machine/guest sync/tree sync/mirror -name '*.go' -not -name '*_test.go') go.mod
+GUEST_SRC  := $(shell find cmd/sbx-guest machine/guest sync/tree sync/mirror sync/virtiofs/nudge -name '*.go' -not -name '*_test.go') go.mod
 HOST_SRC   := $(shell find . -path ./bin -prune -o -name '*.go' -not -name '*_test.go' -print) $(shell find . -name '*.yaml' -not -path './bin/*') go.mod
 
 .PHONY: build setup quickstart test unit egress-report workspace-report fuzz cross vm lint fmt bench bench-network install clean

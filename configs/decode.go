@@ -26,8 +26,7 @@ type scalar struct {
 }
 
 // decoder walks a file into a struct whose fields carry yaml tags. It goes on
-// after a fault, so that one run reports them all. A field tagged unavailable is
-// known and refused.
+// after a fault, so that one run reports them all.
 type decoder struct {
 	rep     *report
 	file    string
@@ -213,10 +212,6 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, key string) {
 		where := at(d.file, k.GetToken())
 		if !known {
 			d.rep.add(where, "unknown key %q%s", cut(join(key, text)), suggest(text, names(fields)))
-			return
-		}
-		if _, no := v.Type().Field(i).Tag.Lookup("unavailable"); no {
-			d.rep.add(where, "%s is not available in this version", name(join(key, text)))
 			return
 		}
 		d.value(item, v.Field(i), join(key, text))

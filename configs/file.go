@@ -49,12 +49,12 @@ type UserImage struct {
 
 // Workspace is the project's folder in the guest and what is shared beside it.
 type Workspace struct {
-	Mode    string   `yaml:"mode" jsonschema:"enum=mount,description=mount: the guest works on the folder itself"`
-	Path    string   `yaml:"path" jsonschema:"description=where the folder stands in the guest; at the same absolute path by default"`
-	Mounts  []Mount  `yaml:"mounts" jsonschema:"description=more folders of the host"`
-	Protect []Text   `yaml:"protect" jsonschema:"description=more paths that the guest may read and never write"`
-	Mask    []Text   `yaml:"mask" jsonschema:"description=more files whose content the guest never sees; with ! before one it does"`
-	Ignore  struct{} `yaml:"ignore" jsonschema:"-" unavailable:""`
+	Mode    string  `yaml:"mode" jsonschema:"enum=mount,enum=sync,enum=review,description=the guest has the folder itself or a copy kept the same or one to apply"`
+	Path    string  `yaml:"path" jsonschema:"description=where the folder stands in the guest; at the same absolute path by default"`
+	Mounts  []Mount `yaml:"mounts" jsonschema:"description=more folders of the host"`
+	Protect []Text  `yaml:"protect" jsonschema:"description=more paths that the guest may read and never write"`
+	Mask    []Text  `yaml:"mask" jsonschema:"description=more files whose content the guest never sees; with ! before one it does"`
+	Ignore  []Text  `yaml:"ignore" jsonschema:"description=rules as in a .gitignore for what modes sync and review leave alone on both sides"`
 }
 
 // Mount is one more folder of the host. Source may be relative to the project.

@@ -12,12 +12,21 @@ type Host struct {
 	CPUs     int
 	Memory   machine.Bytes // 0 when it is not known
 	Arch     string        // GOARCH
+	OS       string        // GOOS
 	UID, GID int
 }
 
 // CurrentHost asks this machine.
 func CurrentHost() Host {
-	return Host{CPUs: runtime.NumCPU(), Memory: hostMemory(), Arch: runtime.GOARCH, UID: os.Getuid(), GID: os.Getgid()}
+	return Host{CPUs: runtime.NumCPU(), Memory: hostMemory(), Arch: runtime.GOARCH, OS: runtime.GOOS, UID: os.Getuid(), GID: os.Getgid()}
+}
+
+// mode is how the workspace is shared unless somebody says: live where our file server runs.
+func (h Host) mode() string {
+	if h.OS == "darwin" {
+		return machine.ModeSync
+	}
+	return machine.ModeMount
 }
 
 // cpus is min(4, host).

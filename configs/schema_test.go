@@ -141,7 +141,7 @@ func TestSchemaRefuses(t *testing.T) {
 		"network: {presets: [nmp]}\n", "agent: cluade\n", "version: 2\n", "docker: {enabled: on}\n",
 		"secrets: [{name: A}]\n", "network: {ask: 30}\n", "network: {proxy: direct}\n", "network: {allow: [{methods: [GET]}]}\n",
 		"network: {allow: [{host: a.example.com, paths: [v1]}]}\n",
-		"workspace: {mode: sync}\n", "workspace: {mounts: [{target: /x}]}\n", "env: {A: 1}\n", "network: {default: audit}\n",
+		"workspace: {mode: copy}\n", "workspace: {mounts: [{target: /x}]}\n", "env: {A: 1}\n", "network: {default: audit}\n",
 	} {
 		if validate(t, s, text) == nil {
 			t.Errorf("the schema takes %q", text)

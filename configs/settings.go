@@ -146,7 +146,7 @@ func defaults(h Host) layer {
 		"resources.memory": Size(h.memory()).String(),
 		"resources.disk":   Size(20 * machine.GiB).String(),
 		"image.base":       BaseDebian,
-		"workspace.mode":   machine.ModeMount,
+		"workspace.mode":   h.mode(),
 		"network.default":  "deny",
 		"docker.enabled":   "true",
 	} {

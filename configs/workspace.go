@@ -8,20 +8,18 @@ import (
 	"strings"
 
 	"github.com/sbx-vm/sbx/machine"
+	"github.com/sbx-vm/sbx/sync/mirror/disk"
 )
 
 // maxPath bounds a path in the guest (Linux' PATH_MAX).
 const maxPath = 4095
 
 func (b *builder) workspace() {
-	if mode := b.where("workspace.mode"); mode.text != machine.ModeMount {
-		if mode.text == machine.ModeSync || mode.text == machine.ModeReview {
-			b.rep.add(mode.pos, "workspace.mode %q is not available in this version", mode.text)
-		} else {
-			b.rep.add(mode.pos, "workspace.mode %q: must be mount", cut(mode.text))
-		}
+	mode := b.where("workspace.mode")
+	w := machine.Workspace{Mode: mode.text, Target: b.merged.Workspace.Path}
+	if !slices.Contains([]string{machine.ModeMount, machine.ModeSync, machine.ModeReview}, w.Mode) {
+		b.rep.add(mode.pos, "workspace.mode %q: must be mount, sync or review", cut(mode.text))
 	}
-	w := machine.Workspace{Mode: machine.ModeMount, Target: b.merged.Workspace.Path}
 	at := b.where("workspace.path").pos
 	if w.Target == "" {
 		w.Target = b.c.Project
@@ -40,7 +38,24 @@ func (b *builder) workspace() {
 		b.listed("workspace.protect", sourceProject, p.at, p.Text)
 	}
 	w.Mask = b.masks()
+	w.Ignore = b.ignored(w.Mode)
 	b.c.Workspace = w
+}
+
+// ignored are the rules that modes sync and review leave things alone by.
+func (b *builder) ignored(mode string) []string {
+	var out []string
+	for _, p := range b.file.Workspace.Ignore {
+		if _, err := disk.NewIgnore([]string{p.Text}); err != nil {
+			b.rep.add(p.at, "workspace.ignore: %v", err)
+		}
+		out = append(out, p.Text)
+		b.listed("workspace.ignore", sourceProject, p.at, p.Text)
+	}
+	if len(out) > 0 && mode == machine.ModeMount {
+		b.rep.add(b.file.Workspace.Ignore[0].at, "workspace.ignore is for the modes sync and review: in mode mount the guest works on the folder itself")
+	}
+	return out
 }
 
 // masks: what takes a mask back shows the guest what it would not see, and takes consent.

@@ -58,11 +58,11 @@ type Resources struct {
 	Disk   Bytes `json:"disk"`
 }
 
-// Workspace modes. Only ModeMount is served so far; configs refuses the others.
+// Workspace modes.
 const (
-	ModeMount  = "mount"
-	ModeSync   = "sync"
-	ModeReview = "review"
+	ModeMount  = "mount"  // the guest works on the folder itself
+	ModeSync   = "sync"   // on a copy, both are kept the same
+	ModeReview = "review" // on a copy whose changes wait for the user
 )
 
 // Workspace is the project's folder in the guest and the mounts beside it.

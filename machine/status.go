@@ -43,4 +43,29 @@ type Status struct {
 	QEMU       int       `json:"qemu_pid,omitempty"`
 	FileServer int       `json:"file_server_pid,omitempty"`
 	Ports      []Port    `json:"ports,omitempty"`
+	Mode       string    `json:"mode,omitempty"`   // of the workspace
+	Mirror     *Mirror   `json:"mirror,omitempty"` // modes sync and review, while it runs
+}
+
+// Mirror is how far the two copies of the workspace are in step. The guest names the paths: they are quoted
+// before they are printed. Of each list the first ones are here; Count fields tell of all.
+type Mirror struct {
+	State     string    `json:"state"`             // connecting, scanning, watching or halted
+	Problem   string    `json:"problem,omitempty"` // why it is not connected
+	Halts     []string  `json:"halts,omitempty"`   // why nothing is done before somebody was asked
+	Held      []Held    `json:"held,omitempty"`    // what stays on its side
+	HeldCount int       `json:"held_count,omitempty"`
+	Conflicts []string  `json:"conflicts,omitempty"` // files that hold the guest's version of a conflict
+	Failed    []string  `json:"failed,omitempty"`    // what could not be done and is tried again
+	Notes     []string  `json:"notes,omitempty"`     // limits that were met
+	Waiting   int       `json:"waiting,omitempty"`   // mode review: changes of the guest that wait for the user
+	Files     int       `json:"files"`               // entries of the host's copy
+	Copied    int64     `json:"copied_bytes"`        // since the start
+	Synced    time.Time `json:"synced,omitzero"`     // when both were last in step
+}
+
+// Held is a path that is not mirrored, and why.
+type Held struct {
+	Path   string `json:"path"`
+	Reason string `json:"reason"`
 }

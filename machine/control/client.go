@@ -18,8 +18,10 @@ import (
 	"github.com/sbx-vm/sbx/netfilter/audit"
 )
 
-// maxAnswer bounds a JSON answer in bytes.
-const maxAnswer = 4 << 20
+const (
+	maxAnswer = 4 << 20   // bytes of a JSON answer
+	maxList   = 256 << 20 // of one that has an entry for every file of a workspace
+)
 
 // Client talks to one supervisor.
 type Client struct {
@@ -115,6 +117,30 @@ func (c *Client) Checkpoint(ctx context.Context, label string) (int, error) {
 	return made.ID, err
 }
 
+// Mirror asks something of the guest's copy of the workspace and gives how it is then.
+func (c *Client) Mirror(ctx context.Context, do string) (machine.Mirror, error) {
+	var m machine.Mirror
+	return m, c.call(ctx, http.MethodPost, PathMirror, MirrorRequest{do}, &m)
+}
+
+// Changes gives what the guest changed in its copy, in the order of paths.
+func (c *Client) Changes(ctx context.Context) ([]Change, error) {
+	var list []Change
+	return list, c.callFor(ctx, http.MethodGet, PathChanges, nil, &list, maxList)
+}
+
+// Content gives both versions of a changed file. A large one is an error.
+func (c *Client) Content(ctx context.Context, path string) (Content, error) {
+	var both Content
+	return both, c.call(ctx, http.MethodGet, PathContent+"?"+url.Values{"path": {path}}.Encode(), nil, &both)
+}
+
+// Apply brings changes to the host, if they are still what was shown.
+func (c *Client) Apply(ctx context.Context, picks []Pick) ([]Applied, error) {
+	var done []Applied
+	return done, c.callFor(ctx, http.MethodPost, PathApply, picks, &done, maxList)
+}
+
 // ReloadSecrets makes the supervisor read the secrets' values again. It gives the names of those
 // that have none.
 func (c *Client) ReloadSecrets(ctx context.Context) (missing []string, err error) {
@@ -122,6 +148,11 @@ func (c *Client) ReloadSecrets(ctx context.Context) (missing []string, err error
 }
 
 func (c *Client) call(ctx context.Context, method, path string, body, answer any) error {
+	return c.callFor(ctx, method, path, body, answer, maxAnswer)
+}
+
+// callFor is call for an answer of at most so many bytes.
+func (c *Client) callFor(ctx context.Context, method, path string, body, answer any, most int64) error {
 	var payload io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)
@@ -139,9 +170,12 @@ func (c *Client) call(ctx context.Context, method, path string, body, answer any
 		return unwrapURL(err)
 	}
 	defer response.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	data, err := io.ReadAll(io.LimitReader(response.Body, most+1))
 	if err != nil {
 		return err
+	}
+	if int64(len(data)) > most {
+		return fmt.Errorf("the supervisor's answer has more than %d bytes", most)
 	}
 	if err := check(response, data); err != nil || answer == nil {
 		return err

@@ -31,6 +31,10 @@ const (
 	PathLive       = "/v1/live"
 	PathSecrets    = "/v1/secrets"
 	PathCheckpoint = "/v1/checkpoint"
+	PathMirror     = "/v1/mirror"
+	PathChanges    = "/v1/changes"
+	PathContent    = "/v1/content"
+	PathApply      = "/v1/apply"
 )
 
 // HeaderProtocol carries [Protocol] in every answer.
@@ -151,6 +155,56 @@ type CheckpointRequest struct {
 // Checkpoint is one that was made.
 type Checkpoint struct {
 	ID int `json:"id"`
+}
+
+// What a [MirrorRequest] can ask for.
+const (
+	MirrorFlush   = "flush"   // both copies the same, now
+	MirrorConfirm = "confirm" // flush, and the user agrees to what halted the mirror
+	MirrorReset   = "reset"   // forget what both agreed on: nothing is deleted, what differs is a conflict
+)
+
+// MirrorRequest is for the copy of the workspace in modes sync and review; the answer is a
+// machine.Mirror.
+type MirrorRequest struct {
+	Do string `json:"do"`
+}
+
+// Change is what the guest changed in its copy and Apply could bring to the host.
+type Change struct {
+	ID    string  `json:"id"`   // of this content on both sides
+	Path  string  `json:"path"` // named by the guest: quote it before it is printed
+	Host  Version `json:"host"` // before; no Kind: the guest made it
+	Guest Version `json:"guest"`
+	// Refused is why Apply does not take it unless it is forced; Never, that it does not even then.
+	Refused string `json:"refused,omitempty"`
+	Never   bool   `json:"never,omitempty"`
+}
+
+// Version is one side of a change.
+type Version struct {
+	Kind   string `json:"kind,omitempty"` // file, folder or link; empty: nothing is there
+	Exec   bool   `json:"exec,omitempty"`
+	Size   int64  `json:"size,omitempty"`   // bytes of a file
+	Target string `json:"target,omitempty"` // of a link
+}
+
+// Content is both versions of a small file; nil for a side that has none.
+type Content struct {
+	Host  []byte `json:"host"`
+	Guest []byte `json:"guest"`
+}
+
+// Pick is a change that the user agreed to; Force takes a refused one.
+type Pick struct {
+	ID    string `json:"id"`
+	Force bool   `json:"force,omitempty"`
+}
+
+// Applied is what became of a pick. Reason is empty if it was taken.
+type Applied struct {
+	Change Change `json:"change"`
+	Reason string `json:"reason,omitempty"`
 }
 
 // Since is the query of PathDenials.

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"io"
 	"maps"
 	"time"
@@ -32,7 +31,8 @@ func (b backend) Status() machine.Status {
 	st := machine.Status{
 		Name: s.spec.Name, State: s.record.State, Reason: s.record.Reason, Project: s.spec.Project, Arch: s.spec.Arch, Accel: s.host.Accel,
 		CPUs: s.spec.Resources.CPUs, Memory: s.spec.Resources.Memory, Disk: s.spec.Resources.Disk, Image: s.spec.Image,
-		Started: s.record.Started, Supervisor: s.record.Supervisor.PID, QEMU: s.qemu.PID(), FileServer: s.share.cmd.Process.Pid, Ports: s.ports.list,
+		Started: s.record.Started, Supervisor: s.record.Supervisor.PID, QEMU: s.qemu.PID(), FileServer: s.share.pid(), Ports: s.ports.list,
+		Mode: s.spec.Workspace.Mode, Mirror: s.mirror.status(),
 	}
 	select {
 	case <-s.gateway.Done():
@@ -134,8 +134,8 @@ func (b backend) Live() []control.Connection {
 }
 
 func (b backend) Checkpoint(label string) (int, error) {
-	if b.s.share == nil {
-		return 0, errors.New("this sandbox shares no folder")
+	if b.s.mirror != nil {
+		return b.s.mirror.checkpoint(label)
 	}
 	return b.s.share.checkpoint(label)
 }

@@ -25,6 +25,8 @@ import (
 const (
 	FileServerCommand = "__fileserver"
 	FileServerFD      = 3
+	// exportWorkspace is the workspace's name in the share and in the journal.
+	exportWorkspace = "workspace"
 	// journalPath is the folder of the journal as the file server reaches it: by the descriptor that it
 	// inherits, because it may not be allowed to walk the folders above.
 	journalPath = "/proc/self/fd/4"
@@ -35,7 +37,7 @@ const (
 func (s *Supervisor) exports() []virtiofs.Export {
 	var list []virtiofs.Export
 	if !s.mirrored() {
-		list = append(list, virtiofs.Export{Name: "workspace", Path: s.spec.Project})
+		list = append(list, virtiofs.Export{Name: exportWorkspace, Path: s.spec.Project})
 	}
 	for i, m := range s.spec.Workspace.Mounts {
 		list = append(list, virtiofs.Export{Name: fmt.Sprintf("mount%d", i), Path: m.Source, ReadOnly: m.ReadOnly})
@@ -54,7 +56,7 @@ func (s *Supervisor) targets() []string {
 	return list
 }
 
-// fileServer is the confined child that serves the share.
+// fileServer is the confined child that serves the share; nil where there is nothing to share.
 type fileServer struct {
 	cmd    *exec.Cmd
 	stderr *ring
@@ -72,10 +74,15 @@ type fileServer struct {
 // being root, it keeps the id and loses every capability, so it is the owner of
 // root's files and nothing more, and Landlock leaves it only the exports.
 func (s *Supervisor) startFileServer(context.Context) error {
+	if len(s.exports()) == 0 {
+		return nil
+	}
 	config := virtiofs.Config{
 		Exports: s.exports(), GuestUID: uint32(s.spec.User.UID), GuestGID: uint32(s.spec.User.GID),
-		Journal: journalPath, Label: "up",
-		Protect: s.spec.Workspace.Protect, Mask: s.spec.Workspace.Mask,
+		Label: "up", Protect: s.spec.Workspace.Protect, Mask: s.spec.Workspace.Mask,
+	}
+	if !s.mirrored() { // the mirror keeps the journal then
+		config.Journal = journalPath
 	}
 	profile, err := s.fileProfile()
 	if err != nil {
@@ -161,6 +168,22 @@ func (f *fileServer) listen(answers io.Reader) {
 		default:
 		}
 	}
+}
+
+// pid is the child's, 0 without one.
+func (f *fileServer) pid() int {
+	if f == nil {
+		return 0
+	}
+	return f.cmd.Process.Pid
+}
+
+// ended is closed when the child has ended, and nil without one.
+func (f *fileServer) ended() <-chan struct{} {
+	if f == nil {
+		return nil
+	}
+	return f.done
 }
 
 // checkpoint begins a new one in the journal and gives its number.

@@ -71,7 +71,7 @@ func (s *Supervisor) startGuest(ctx context.Context) error {
 	case <-s.qemu.Done():
 		<-s.guest.console.done
 		return fmt.Errorf("the machine ended while it booted: %s", s.guest.lastWords())
-	case <-s.share.done:
+	case <-s.share.ended():
 		return fmt.Errorf("the file server ended: %s", s.share.why())
 	case <-s.stop:
 		return errors.New("it was stopped while it booted")

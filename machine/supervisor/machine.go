@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/sbx-vm/sbx/machine"
@@ -17,13 +18,18 @@ import (
 func (s *Supervisor) startMachine(ctx context.Context) error {
 	s.o.Tell(Message{Phase: PhaseBoot})
 	uid := confine.OwnUID(s.files.Disk())
+	var share *os.File
+	tag := ""
+	if s.share != nil {
+		share, tag = s.share.conn, boot.ShareTag
+	}
 	p, err := qemu.Start(ctx, qemu.Config{
-		Host: s.host, Self: s.o.Self, UID: uid, GID: uid, SSHSocket: s.files.SSHSocket(), Share: s.share.conn,
+		Host: s.host, Self: s.o.Self, UID: uid, GID: uid, SSHSocket: s.files.SSHSocket(), Share: share,
 		Machine: qemu.Machine{
 			Arch: s.spec.Arch, CPUs: s.spec.Resources.CPUs, Memory: int64(s.spec.Resources.Memory),
 			Kernel: s.img.Kernel, Initrd: s.files.Initrd(), Cmdline: []string{"rdinit=" + boot.InitPath},
 			Disks: []qemu.Disk{{Serial: boot.RootSerial, Path: s.files.Disk(), Format: "qcow2", Backing: s.img.Root}},
-			MAC:   guestMAC(s.spec.Name).String(), Share: boot.ShareTag, SSHPort: boot.SSHPort,
+			MAC:   guestMAC(s.spec.Name).String(), Share: tag, SSHPort: boot.SSHPort,
 		},
 	})
 	if err != nil {

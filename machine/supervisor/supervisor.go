@@ -26,7 +26,6 @@ import (
 	"github.com/sbx-vm/sbx/netfilter/audit"
 	"github.com/sbx-vm/sbx/netfilter/gateway"
 	"github.com/sbx-vm/sbx/netfilter/intercept"
-	"github.com/sbx-vm/sbx/sync/mirror"
 )
 
 // Phase is how far a start is, for a person.
@@ -37,6 +36,7 @@ const (
 	PhasePrepare Phase = "preparing"
 	PhaseBoot    Phase = "booting"
 	PhaseGuest   Phase = "waiting for the guest"
+	PhaseCopy    Phase = "copying the workspace"
 )
 
 // Options are what a supervisor is given.
@@ -73,7 +73,7 @@ type Supervisor struct {
 	gateway   *gateway.Gateway
 	ports     *ports
 	guest     *guest
-	mirror    *mirror.Session // modes sync and review
+	mirror    *mirrored // modes sync and review
 	control   *server.Server
 
 	mu     sync.Mutex
@@ -143,10 +143,6 @@ func (s *Supervisor) start(ctx context.Context) error {
 
 // wait returns when the sandbox has ended or is to end, and says how.
 func (s *Supervisor) wait(ctx context.Context) (machine.State, string) {
-	var fileServer <-chan struct{}
-	if s.share != nil {
-		fileServer = s.share.done
-	}
 	select {
 	case <-ctx.Done():
 		s.shutDown(context.WithoutCancel(ctx))
@@ -154,7 +150,7 @@ func (s *Supervisor) wait(ctx context.Context) (machine.State, string) {
 	case <-s.stop:
 		s.shutDown(context.WithoutCancel(ctx))
 		return machine.Stopped, ""
-	case <-fileServer:
+	case <-s.share.ended():
 		return s.afterFileServer()
 	case <-s.qemu.Done():
 		return s.afterQEMU()
@@ -223,9 +219,7 @@ func (s *Supervisor) shutDown(ctx context.Context) {
 
 // end ends what is left, in reverse, also after a start that failed half-way.
 func (s *Supervisor) end(ctx context.Context) {
-	if s.mirror != nil {
-		s.mirror.Close()
-	}
+	s.mirror.close()
 	if s.guest != nil {
 		s.guest.close()
 	}

@@ -101,10 +101,33 @@ func (h *History) patch(w io.Writer, root *os.Root, c Change) error {
 		return nil
 	}
 	if !ok || !okNow {
-		_, err = fmt.Fprintf(w, "Binary or large files %q and %q differ\n", oldName, newName)
-		return err
+		return writeBinary(w, oldName, newName)
 	}
-	_, err = io.WriteString(w, udiff.Unified(fmt.Sprintf("%q", oldName), fmt.Sprintf("%q", newName), string(before), string(after)))
+	return writeUnified(w, oldName, newName, before, after)
+}
+
+// Unified writes the change of one file as Patch does; nil is a side that has no such file.
+func Unified(w io.Writer, path string, before, after []byte) error {
+	oldName, newName := "a/"+path, "b/"+path
+	if before == nil {
+		oldName = "/dev/null"
+	}
+	if after == nil {
+		newName = "/dev/null"
+	}
+	if !isText(before) || !isText(after) {
+		return writeBinary(w, oldName, newName)
+	}
+	return writeUnified(w, oldName, newName, before, after)
+}
+
+func writeUnified(w io.Writer, oldName, newName string, before, after []byte) error {
+	_, err := io.WriteString(w, udiff.Unified(fmt.Sprintf("%q", oldName), fmt.Sprintf("%q", newName), string(before), string(after)))
+	return err
+}
+
+func writeBinary(w io.Writer, oldName, newName string) error {
+	_, err := fmt.Fprintf(w, "Binary or large files %q and %q differ\n", oldName, newName)
 	return err
 }
 
@@ -128,5 +151,7 @@ func textOf(root *os.Root, path string) ([]byte, bool) {
 
 func readText(r io.Reader) ([]byte, bool) {
 	b, err := io.ReadAll(io.LimitReader(r, maxPatch+1))
-	return b, err == nil && len(b) <= maxPatch && utf8.Valid(b) && bytes.IndexByte(b, 0) < 0
+	return b, err == nil && isText(b)
 }
+
+func isText(b []byte) bool { return len(b) <= maxPatch && utf8.Valid(b) && bytes.IndexByte(b, 0) < 0 }

@@ -58,6 +58,14 @@ type UndoCheckpoint struct {
 	io.Closer
 }
 
+// Recording is a journal of one export whose changes are told by path, not seen by a file server. Checkpoint
+// begins a new checkpoint and gives its number.
+type Recording struct {
+	Checkpoint func(label string) (int, error)
+	Keeper
+	io.Closer
+}
+
 func (u *Undoer) keep(p string) {
 	if u.Keeper != nil {
 		u.Keeper.KeepBefore(u.Root, p)

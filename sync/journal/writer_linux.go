@@ -450,6 +450,16 @@ func (k keeper) look(root *os.Root, path string, f func(Place, Source)) {
 	f(Place{k.export, path}, Source{FD: int(dir.Fd()), Name: filepath.Base(path)})
 }
 
+// Record begins a journal of an export in dir, which exists and is the caller's alone, with a checkpoint. The
+// caller closes it.
+func Record(dir, export, label string, log *slog.Logger) (*Recording, error) {
+	w, err := Open(dir, Limits{}, label, log)
+	if err != nil {
+		return nil, err
+	}
+	return &Recording{Checkpoint: w.Checkpoint, Keeper: w.Keeper(export), Closer: w}, nil
+}
+
 // BeginUndo begins a checkpoint that an undo of an export is kept in, so that it can be taken back. The caller
 // closes it.
 func BeginUndo(dir, export, label string, log *slog.Logger) (*UndoCheckpoint, error) {

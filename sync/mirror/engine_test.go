@@ -77,7 +77,7 @@ func (p *pair) start(t failer) {
 	}
 	each := &atomic.Bool{}
 	p.e = &engine{
-		root: h, each: each, host: volatile{local{h, each}}, guest: volatile{local{g, each}}, policy: policy,
+		root: h, each: each, host: volatile{local{h, each, nil}}, guest: volatile{local{g, each, nil}}, policy: policy,
 		log: slog.New(slog.DiscardHandler), now: func() time.Time { return p.clock }, fail: p.opts.Fail,
 		h: tree.Tree{}, g: tree.Tree{}, memory: &memory{path: p.state, host: h.Identity(), guest: localMark{g}},
 	}

@@ -166,9 +166,18 @@ func (s *Session) report(e *engine, out outcome) {
 		failed = append(failed, strconv.Quote(p)+": "+why)
 	}
 	slices.Sort(failed)
+	waiting := 0
+	if e.review {
+		waiting = len(out.plan.Conflicts) + len(out.plan.Held)
+		for _, a := range out.plan.Actions {
+			if a.Side == tree.Host {
+				waiting++
+			}
+		}
+	}
 	s.tell(func(st *Status) {
 		st.State, st.Halts, st.Held, st.Conflicts = Watching, out.plan.Halts, out.plan.Held, conflicts
-		st.Files, st.Bytes, st.Failed = len(e.h), e.bytes, failed
+		st.Files, st.Bytes, st.Failed, st.Waiting = len(e.h), e.bytes, failed, waiting
 		if len(st.Halts) > 0 {
 			st.State = Halted
 		} else if len(failed) == 0 && out.again == 0 {

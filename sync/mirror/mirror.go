@@ -29,6 +29,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/sbx-vm/sbx/sync/journal"
 	"github.com/sbx-vm/sbx/sync/mirror/agent"
 	"github.com/sbx-vm/sbx/sync/mirror/disk"
 	"github.com/sbx-vm/sbx/sync/tree"
@@ -52,6 +53,8 @@ type Config struct {
 	MaxDeletes int
 	// Reserve is what stays free on the host's disk, in bytes; 0: 1 GiB.
 	Reserve int64
+	// Journal records what the mirror replaces in the host's folder; nil: nothing is kept.
+	Journal journal.Keeper
 	Log     *slog.Logger
 
 	fail func(step string) error // tests die here
@@ -83,6 +86,7 @@ type Status struct {
 	Conflicts []string      `json:"conflicts,omitempty"` // files that hold the guest's version of a conflict
 	Failed    []string      `json:"failed,omitempty"`    // what could not be done, tried again
 	Notes     []string      `json:"notes,omitempty"`     // limits that were met
+	Waiting   int           `json:"waiting,omitempty"`   // mode review: changes of the guest that nobody applied
 	Files     int           `json:"files"`               // entries in the host's copy
 	Bytes     int64         `json:"bytes"`               // copied in this session
 	Synced    time.Time     `json:"synced"`              // when both were last the same; zero: not yet
@@ -94,6 +98,7 @@ type Session struct {
 	cfg      Config
 	root     *disk.Root
 	held     []*os.File
+	kept     *kept
 	policy   *policy
 	fold     func(string) string
 	requests chan request
@@ -133,9 +138,14 @@ func Start(ctx context.Context, cfg Config) (*Session, error) {
 		root.Close()
 		return nil, err
 	}
+	kept, err := openKept(cfg.Root, cfg.Journal)
+	if err != nil {
+		letGo(root, held)
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	s := &Session{
-		cfg: cfg, root: root, held: held, policy: policy, fold: folding(cfg.Root),
+		cfg: cfg, root: root, held: held, kept: kept, policy: policy, fold: folding(cfg.Root),
 		requests: make(chan request), cancel: cancel, done: make(chan struct{}), status: Status{State: Connecting},
 	}
 	go s.run(ctx)
@@ -272,14 +282,20 @@ func (s *Session) Reset(ctx context.Context) error {
 // them as any other.
 func (s *Session) Conflicts() []string { return s.Status().Conflicts }
 
+// letGo closes the host's folder and ends the locks on it.
+func letGo(root *disk.Root, held []*os.File) {
+	root.Close()
+	for _, f := range held {
+		f.Close()
+	}
+}
+
 func (s *Session) run(ctx context.Context) {
 	defer close(s.done)
 	defer func() {
 		s.root.Tidy()
-		s.root.Close()
-		for _, f := range s.held {
-			f.Close()
-		}
+		s.kept.close()
+		letGo(s.root, s.held)
 	}()
 	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, lastPause) {
 		began := time.Now()
@@ -332,7 +348,7 @@ func (s *Session) connected(ctx context.Context) error {
 	s.tell(func(st *Status) { st.State, st.Problem = Scanning, "" })
 	each := &atomic.Bool{}
 	e := &engine{
-		root: s.root, each: each, host: local{s.root, each}, guest: guest, policy: s.policy, log: s.cfg.Log, review: s.cfg.Review,
+		root: s.root, each: each, host: local{s.root, each, s.kept}, guest: guest, policy: s.policy, log: s.cfg.Log, review: s.cfg.Review,
 		maxDeletes: s.cfg.MaxDeletes, reserve: s.cfg.Reserve, fold: s.fold, now: time.Now, fail: s.cfg.fail,
 		memory: &memory{path: s.cfg.State, host: s.root.Identity(), guest: guest},
 	}

@@ -55,6 +55,7 @@ type local struct {
 	// each says that every staged file is written to the disk as it is closed: quicker
 	// than Flush for a few.
 	each *atomic.Bool
+	kept *kept
 }
 
 func (l local) Open(_ context.Context, path string) (source, error) { return l.OpenFile(path) }
@@ -83,6 +84,8 @@ func (l local) Stage(ctx context.Context, clone string) (target, error) {
 func (l local) Drop(_ context.Context, name string) { l.Root.Drop(name) }
 
 func (l local) Apply(ctx context.Context, steps []disk.Step) ([]error, error) {
+	l.kept.before(steps)
+	defer l.kept.after(steps)
 	return l.ApplyAll(ctx, steps), l.Check()
 }
 

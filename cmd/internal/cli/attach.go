@@ -45,6 +45,7 @@ func (a *app) attach(ctx context.Context, box *sandbox, request control.ExecRequ
 		request.Rows, request.Cols = size.Rows, size.Cols
 		streams.Resize = a.watchSize(ctx)
 	}
+	before, _ := a.settle(ctx, box)
 	streams.Signals = forwardSignals(ctx, cancel)
 	if !request.TTY && isTerminal(a.Err) {
 		go a.tellQuestions(ctx, box) // a raw terminal is the guest's alone
@@ -55,6 +56,7 @@ func (a *app) attach(ctx context.Context, box *sandbox, request control.ExecRequ
 		return exitError{statusSbx, err}
 	}
 	a.reportRefusals(box, logged)
+	a.reportMirror(ctx, box, before)
 	if status == 0 {
 		return nil
 	}

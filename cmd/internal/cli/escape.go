@@ -84,3 +84,23 @@ func printableLine(line string) string {
 	}
 	return body
 }
+
+// escaped writes lines to a terminal that must not obey them. Each Write is of whole lines.
+type escaped struct{ io.Writer }
+
+func (e escaped) Write(p []byte) (int, error) {
+	for line := range strings.Lines(string(p)) {
+		if _, err := io.WriteString(e.Writer, printableLine(line)); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+// patchOut is where a patch goes: to a program as it is, to a terminal escaped, since the guest wrote it.
+func (a *app) patchOut() io.Writer {
+	if isTerminal(a.Out) {
+		return escaped{a.Out}
+	}
+	return a.Out
+}

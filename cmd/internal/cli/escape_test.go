@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -62,5 +63,16 @@ func TestCopyPrintableLongLine(t *testing.T) {
 	}
 	if out.String() != in {
 		t.Errorf("%d of %d bytes", out.Len(), len(in))
+	}
+}
+
+func TestEscapedPatch(t *testing.T) {
+	var out strings.Builder
+	text := "+a\x1b[2Jb\tc\n-\u202ex\n"
+	if n, err := io.WriteString(escaped{&out}, text); n != len(text) || err != nil {
+		t.Fatal(n, err)
+	}
+	if want := "+a\\x1b[2Jb\tc\n-\\u202ex\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sbx-vm/sbx/configs"
-	"github.com/sbx-vm/sbx/machine"
 	"github.com/sbx-vm/sbx/machine/control"
 	"github.com/sbx-vm/sbx/machine/secret"
 )
@@ -103,10 +102,8 @@ func (o runOptions) run(cmd *cobra.Command, args []string) error {
 		return exitError{statusSbx, err}
 	}
 	defer box.close()
-	if box.spec.Workspace.Mode == machine.ModeMount {
-		if _, err := box.client.Checkpoint(cmd.Context(), "run "+agent.Name); err != nil {
-			o.app.warn(fmt.Sprintf("no checkpoint to come back to: %v", err))
-		}
+	if _, err := box.client.Checkpoint(cmd.Context(), "run "+agent.Name); err != nil {
+		o.app.warn(fmt.Sprintf("no checkpoint to come back to: %v", err))
 	}
 	request := control.ExecRequest{
 		Argv: slices.Concat(agent.Command, o.args), Dir: guestDir(box.spec, o.app.Dir), Env: agent.Env,

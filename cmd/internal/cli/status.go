@@ -52,7 +52,7 @@ func statusFields(s machine.Status) [][2]string {
 	for _, port := range s.Ports {
 		fields = append(fields, [2]string{"port", portText(port)})
 	}
-	return fields
+	return append(fields, mirrorFields(s.Mode, s.Mirror)...)
 }
 
 func machineText(s machine.Status) string {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sbx-vm/sbx/machine"
 	"github.com/sbx-vm/sbx/machine/control"
 	"github.com/sbx-vm/sbx/sync/guard"
 	"github.com/sbx-vm/sbx/sync/journal"
@@ -276,9 +277,10 @@ func newDiff(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "diff [CHECKPOINT]", Short: "Show what the guest did to your files",
 		Long: "Lists the files that differ from a checkpoint (the latest one, if none is named) because of the guest: A made,\n" +
-			"D gone, M changed, T of another kind, m mode alone. With --patch also as a unified diff.",
+			"D gone, M changed, T of another kind, m mode alone. With --patch also as a unified diff.\n" +
+			"In mode review, without a checkpoint, it lists what the guest changed in its copy and `sbx apply` would take.",
 		Example: "  sbx diff\n  sbx diff 3 --patch",
-		RunE:    interruptible(func(_ context.Context, args []string) error { return o.run(args) }),
+		RunE:    interruptible(func(ctx context.Context, args []string) error { return o.run(ctx, args) }),
 	}
 	cmd.Flags().BoolVarP(&o.patch, "patch", "p", false, "show the changes of text files")
 	jsonFlag(cmd, &o.asJSON)
@@ -286,10 +288,17 @@ func newDiff(a *app) *cobra.Command {
 	return cmd
 }
 
-func (o diffOptions) run(args []string) error {
+func (o diffOptions) run(ctx context.Context, args []string) error {
 	id, rest := splitCheckpoint(args)
 	if len(rest) > 0 {
 		return usagef("diff takes one CHECKPOINT, not %q", rest)
+	}
+	if box, err := o.app.existing(o.name); err == nil && id == 0 && box.spec.Workspace.Mode == machine.ModeReview {
+		if box, err = o.app.reviewed(ctx, o.name); err != nil {
+			return err
+		}
+		defer box.close()
+		return o.reviewDiff(ctx, box)
 	}
 	k, err := o.app.journalOf(o.name)
 	if err != nil {
@@ -314,7 +323,7 @@ func (o diffOptions) run(args []string) error {
 		return printJSON(o.app.Out, append([]journal.Change{}, changes...))
 	}
 	if o.patch {
-		return history.Patch(o.app.Out, root, changes)
+		return history.Patch(o.app.patchOut(), root, changes)
 	}
 	for _, c := range changes {
 		note := ""

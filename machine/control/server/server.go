@@ -44,6 +44,11 @@ type Backend interface {
 	Live() []control.Connection
 	// Checkpoint begins a checkpoint of the workspace's journal and gives its number.
 	Checkpoint(label string) (int, error)
+	// Mirror does something with the guest's copy of the workspace, see control.MirrorRequest.
+	Mirror(ctx context.Context, do string) (machine.Mirror, error)
+	Changes(ctx context.Context) ([]control.Change, error)
+	Content(ctx context.Context, path string) (control.Content, error)
+	Apply(ctx context.Context, picks []control.Pick) ([]control.Applied, error)
 	// ReloadSecrets reads the values again and gives the names of those without one.
 	ReloadSecrets(ctx context.Context) (missing []string, err error)
 }
@@ -83,6 +88,10 @@ func Listen(path string, backend Backend, log *slog.Logger) (*Server, error) {
 	mux.HandleFunc("GET "+control.PathLive, s.live)
 	mux.HandleFunc("POST "+control.PathSecrets, s.reloadSecrets)
 	mux.HandleFunc("POST "+control.PathCheckpoint, s.checkpoint)
+	mux.HandleFunc("POST "+control.PathMirror, s.mirror)
+	mux.HandleFunc("GET "+control.PathChanges, s.changes)
+	mux.HandleFunc("GET "+control.PathContent, s.content)
+	mux.HandleFunc("POST "+control.PathApply, s.apply)
 	mux.HandleFunc("POST "+control.PathExec, s.exec)
 	mux.HandleFunc("POST "+control.PathSFTP, s.stream(backend.SFTP))
 	mux.HandleFunc("POST "+control.PathDocker, s.stream(backend.Docker))

@@ -25,7 +25,7 @@ func NewIgnore(lines []string) (*Ignore, error) {
 	var patterns []gitignore.Pattern
 	for _, line := range lines {
 		if len(line) > maxRule || strings.ContainsAny(line, "\n\x00") || strings.Count(line, "*") > 16 {
-			return nil, fmt.Errorf("ignore: rule %.80q is too long", line)
+			return nil, fmt.Errorf("ignore: rule %.80q: must be one line of at most %d bytes with at most 16 stars", line, maxRule)
 		}
 		if trimmed := strings.TrimSpace(line); trimmed == "" || strings.HasPrefix(line, "#") {
 			continue
