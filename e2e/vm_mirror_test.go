@@ -62,6 +62,9 @@ func testMirrorBoth(t *testing.T, w *world) {
 	if !strings.Contains(r.err, ".git/hooks/pre-commit (protected)") || !strings.Contains(r.err, "out (the link leads out") {
 		t.Errorf("held changes are not told: %q", r.err)
 	}
+	if log := w.ok(t, "logs", "--kind", "files"); !strings.Contains(log, "path=.git/hooks/pre-commit reason=protected") {
+		t.Errorf("the log does not say: %q", log)
+	}
 	for _, path := range []string{".git/hooks/pre-commit", "out", "node_modules", ".sbx-sync"} {
 		if _, err := os.Lstat(filepath.Join(w.project, path)); err == nil {
 			t.Errorf("%s came to the host", path)

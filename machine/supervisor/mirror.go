@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"time"
 
@@ -45,13 +46,17 @@ func (s *Supervisor) startMirror(ctx context.Context) error {
 	if !s.mirrored() {
 		return nil
 	}
-	record, err := s.recordMirror()
+	log, err := s.filesLog()
 	if err != nil {
-		s.o.Log.Warn("no journal: what the guest changes cannot be taken back", "error", err)
+		return err
+	}
+	record, err := s.recordMirror(log)
+	if err != nil {
+		log.Warn("no journal: what the guest changes cannot be taken back", "error", err)
 	}
 	w := s.spec.Workspace
 	cfg := mirror.Config{
-		Root: s.spec.Project, State: s.files.MirrorState(), Review: w.Mode == machine.ModeReview, Protect: w.Protect, Mask: w.Mask, Ignore: w.Ignore, Log: s.o.Log,
+		Root: s.spec.Project, State: s.files.MirrorState(), Review: w.Mode == machine.ModeReview, Protect: w.Protect, Mask: w.Mask, Ignore: w.Ignore, Log: log,
 		Remote: mirror.Remote{
 			Dir: w.Target,
 			Agent: func(ctx context.Context) (io.ReadWriteCloser, error) {
@@ -76,11 +81,23 @@ func (s *Supervisor) startMirror(ctx context.Context) error {
 }
 
 // recordMirror begins the journal of what the mirror changes on the host.
-func (s *Supervisor) recordMirror() (*journal.Recording, error) {
+func (s *Supervisor) recordMirror(log *slog.Logger) (*journal.Recording, error) {
 	if err := os.MkdirAll(s.files.JournalDir(), 0o700); err != nil {
 		return nil, err
 	}
-	return journal.Record(s.files.JournalDir(), exportWorkspace, "up", s.o.Log)
+	return journal.Record(s.files.JournalDir(), exportWorkspace, "up", log)
+}
+
+// filesLog is what is said of the workspace's files, with the file server if there is one.
+func (s *Supervisor) filesLog() (*slog.Logger, error) {
+	if s.share != nil {
+		return slog.New(slog.NewTextHandler(s.share.stderr, nil)), nil
+	}
+	log, err := openRing(s.files.FilesLog(), logLimit)
+	if err != nil {
+		return nil, err
+	}
+	return slog.New(slog.NewTextHandler(log, nil)), nil
 }
 
 // firstCopy returns when both copies were in step once, or something keeps them from it
@@ -135,7 +152,7 @@ func (m *mirrored) close() {
 
 func (m *mirrored) checkpoint(label string) (int, error) {
 	if m.journal == nil {
-		return 0, errors.New("this sandbox keeps no journal: sbx logs --kind supervisor says why")
+		return 0, errors.New("this sandbox keeps no journal: sbx logs --kind files says why")
 	}
 	return m.journal.Checkpoint(label)
 }

@@ -175,6 +175,7 @@ func (s *Session) report(e *engine, out outcome) {
 			}
 		}
 	}
+	s.logHeld(out.plan.Held)
 	s.tell(func(st *Status) {
 		st.State, st.Halts, st.Held, st.Conflicts = Watching, out.plan.Halts, out.plan.Held, conflicts
 		st.Files, st.Bytes, st.Failed, st.Waiting = len(e.h), e.bytes, failed, waiting
@@ -184,4 +185,27 @@ func (s *Session) report(e *engine, out outcome) {
 			st.Synced = time.Now()
 		}
 	})
+}
+
+// maxLogged bounds the lines of one round: a guest can make any number of held changes.
+const maxLogged = 100
+
+// logHeld writes a line for what is held and was not before.
+func (s *Session) logHeld(held []tree.Held) {
+	type line struct{ path, reason string }
+	before := map[line]bool{}
+	for _, h := range s.Status().Held {
+		before[line{h.Path, h.Reason}] = true
+	}
+	lines := 0
+	for _, h := range held {
+		if before[line{h.Path, h.Reason}] {
+			continue
+		}
+		if lines++; lines > maxLogged {
+			s.cfg.Log.Warn("more is held", "all", len(held))
+			return
+		}
+		s.cfg.Log.Warn("held on its side", "path", h.Path, "reason", h.Reason)
+	}
 }
