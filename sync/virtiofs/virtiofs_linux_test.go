@@ -508,3 +508,28 @@ func TestBadConfigs(t *testing.T) {
 		t.Errorf("unknown key: %v", err)
 	}
 }
+
+// TestAppendAndMappedMemory: what a guest appends goes to the end, wherever that is by now; its kernel may
+// choose the same handle to write a page that another program has mapped, and that has its place.
+func TestAppendAndMappedMemory(t *testing.T) {
+	const fromCache = 1 << 0 // FUSE_WRITE_CACHE
+	w := newWorld(t)
+	_, h, err := w.create(w.work, "a", unix.O_WRONLY|unix.O_APPEND, 0o100644)
+	w.check(err)
+	write := func(text string, at uint64, flags uint32, open uint64) {
+		t.Helper()
+		_, err := w.fuse(16, 0, pack(h, at), words(uint32(len(text)), flags), pack(0, open), []byte(text))
+		w.check(err)
+	}
+	write("0123", 0, 0, unix.O_WRONLY|unix.O_APPEND)
+	f, err := os.OpenFile(filepath.Join(w.dir, "a"), os.O_WRONLY|os.O_APPEND, 0)
+	w.check(err)
+	_, err = f.WriteString("host")
+	w.check(errors.Join(err, f.Close()))
+	write("67", 4, 0, unix.O_WRONLY|unix.O_APPEND) // the guest does not know yet
+	write("XX", 1, fromCache, 0)
+	write("YY", 0, 0, unix.O_WRONLY) // F_SETFL took the flag away
+	if got, err := os.ReadFile(filepath.Join(w.dir, "a")); err != nil || string(got) != "YYX3host67" {
+		t.Errorf("the host reads %q, %v", got, err)
+	}
+}

@@ -70,8 +70,8 @@ func (t *Tree) closeHandle(id uint64) {
 }
 
 // openFlags that a guest may ask for. O_DIRECT would demand alignment of its memory,
-// O_NOATIME ownership.
-const openFlags = unix.O_ACCMODE | unix.O_APPEND | unix.O_TRUNC | unix.O_SYNC | unix.O_DSYNC
+// O_NOATIME ownership. O_APPEND is each write's own, see [Tree.Writev].
+const openFlags = unix.O_ACCMODE | unix.O_TRUNC | unix.O_SYNC | unix.O_DSYNC
 
 // reopen opens a file or folder for real. A FIFO, socket or device is never opened.
 func (t *Tree) reopen(n *node, flags int) (int, error) {

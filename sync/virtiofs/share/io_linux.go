@@ -54,7 +54,8 @@ func (t *Tree) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uin
 	return t.Writev(cancel, in, [][]byte{data})
 }
 
-// Writev implements fuse.RawFileSystem.
+// Writev implements fuse.RawFileSystem. Whether to append is what the guest's descriptor says now. A page that was
+// changed in memory comes through any handle that is open for writing, one to append with too, and has its place.
 func (t *Tree) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
 	h := t.file(in.Fh)
 	if h == nil {
@@ -64,10 +65,14 @@ func (t *Tree) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint3
 	if int64(in.Offset) < 0 {
 		return 0, fuse.EINVAL
 	}
+	flags := 0
+	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
+		flags = unix.RWF_APPEND
+	}
 	var n int
 	err := t.changing(h, func() error {
 		return retry(func() (err error) {
-			n, err = unix.Pwritev(h.fd, data, int64(in.Offset))
+			n, err = unix.Pwritev2(h.fd, data, int64(in.Offset), flags)
 			return err
 		})
 	})
