@@ -23,6 +23,9 @@ func beneath(dir int, name string, flags int, mode uint32) (fd int, err error) {
 
 // folder finds the folder that a name is to be made or removed in.
 func (t *Tree) folder(id uint64, name string) (*node, fuse.Status) {
+	if len(name) > maxName {
+		return nil, fuse.Status(unix.ENAMETOOLONG)
+	}
 	if !validName(name) {
 		return nil, fuse.EINVAL
 	}

@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	nobody = 65534
-	rootID = fuse.FUSE_ROOT_ID
+	nobody  = 65534
+	maxName = 255 // NAME_MAX; a guest's kernel passes longer ones on
+	rootID  = fuse.FUSE_ROOT_ID
 	// validity is how long the guest may believe what it was told.
 	validity = time.Second
 )
@@ -231,7 +232,7 @@ func (n *node) is(kind uint32) bool { return n.mode&unix.S_IFMT == kind }
 
 // validName: one component and nothing else.
 func validName(name string) bool {
-	return name != "" && name != "." && name != ".." && len(name) <= 255 && !strings.ContainsAny(name, "/\x00")
+	return name != "" && name != "." && name != ".." && len(name) <= maxName && !strings.ContainsAny(name, "/\x00")
 }
 
 func stat(fd int) (*unix.Stat_t, error) {
