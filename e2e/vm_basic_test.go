@@ -56,6 +56,7 @@ func TestVM(t *testing.T) {
 		{"mask", testMask},
 		{"undo", testUndo},
 		{"watch", testWatch},
+		{"posix", testPosix},
 		{"dockerkept", testDockerKept},
 		{"forkbomb", testForkBomb},
 		{"presets", testPresets},
