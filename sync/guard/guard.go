@@ -32,6 +32,7 @@ func Builtin() []string {
 		".git/hooks", ".git/config", ".git/config.worktree", ".git/commondir",
 		".git/modules/**/hooks", ".git/modules/**/config", ".git/modules/**/config.worktree", ".git/modules/**/commondir",
 		".git/worktrees/*/config.worktree", ".git/worktrees/*/commondir", ".git/worktrees/*/gitdir",
+		".git/worktrees/*/config", ".git/worktrees/*/hooks", // git's own where commondir is missing
 		".husky", ".envrc", ".vscode", ".idea", ".devcontainer", ".devcontainer.json",
 		".mcp.json", ".claude/settings*.json", ".claude/hooks",
 		".codex", ".gemini", ".cursor", ".pre-commit-config.yaml",

@@ -5,6 +5,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/sbx-vm/sbx/sync/guard"
 )
 
 // attr tells the guest of a file, as its own user's or nobody's.
@@ -147,6 +149,9 @@ func (t *Tree) setSize(n *node, in *fuse.SetAttrIn) error {
 	if in.Valid&fuse.FATTR_FH != 0 {
 		if h := t.handle(in.Fh); h != nil {
 			defer h.drop()
+			if h.pointer != guard.NoPointer {
+				return unix.EPERM
+			}
 			return retry(func() error { return unix.Ftruncate(h.fd, int64(in.Size)) })
 		}
 	}

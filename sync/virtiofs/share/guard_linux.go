@@ -54,6 +54,9 @@ func (t *Tree) mayChange(n *node) fuse.Status {
 	if err != nil {
 		return status(err)
 	}
+	if n.is(unix.S_IFREG) && guard.PointerAt(parts) != guard.NoPointer {
+		return t.refuse("change of a file that leads git elsewhere refused", n.export, parts)
+	}
 	return t.allow(n.export, parts)
 }
 
@@ -79,7 +82,7 @@ func (t *Tree) below(dir *node, name string) ([]string, error) {
 
 // mayName tells whether the guest may make or remove a name in a folder. kind is what
 // would stand there: on the way to a protected path no link may, and nothing but a
-// folder may be called .git, because a file of that name points elsewhere.
+// folder may be called .git, because a file of that name points elsewhere (see mayCreate for those that may).
 func (t *Tree) mayName(dir *node, name string, kind uint32) fuse.Status {
 	if dir.export.ReadOnly {
 		return fuse.EROFS
@@ -106,6 +109,9 @@ func (t *Tree) mayRemove(dir *node, name string) fuse.Status {
 	}
 	if !dir.export.ReadOnly && len(parts) > 2 && t.opts.Guard.Vetted(parts) {
 		return t.allow(dir.export, parts[:len(parts)-1])
+	}
+	if guard.PointerAt(parts) != guard.NoPointer { // it goes with the worktree
+		return t.mayPoint(dir, name, parts)
 	}
 	return t.mayName(dir, name, unix.S_IFDIR)
 }

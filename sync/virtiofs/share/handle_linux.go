@@ -6,12 +6,15 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/sbx-vm/sbx/sync/guard"
 )
 
 // handle is an open file or folder of the guest's. The table counts as one holder.
 type handle struct {
 	fd      int
-	export  *export     // of a file that may be written to, for the journal
+	export  *export // of a file that may be written to, for the journal
+	pointer guard.Pointer
 	dirty   atomic.Bool // it was written to and not yet told
 	holders atomic.Int64
 	mu      sync.Mutex // a folder's reading place
@@ -106,10 +109,13 @@ func (t *Tree) open(n *node, flags uint32, out *fuse.OpenOut) fuse.Status {
 	}
 	t.names.RLock()
 	defer t.names.RUnlock()
+	h := &handle{}
 	if writes(flags) {
-		if s := t.mayChange(n); s != fuse.OK {
+		kind, s := t.mayWrite(n)
+		if s != fuse.OK {
 			return s
 		}
+		h.export, h.pointer = n.export, kind
 	}
 	if flags&unix.O_TRUNC != 0 {
 		e := t.fileOf(n.export, n.fd)
@@ -120,7 +126,8 @@ func (t *Tree) open(n *node, flags uint32, out *fuse.OpenOut) fuse.Status {
 	if err != nil {
 		return status(err)
 	}
-	return t.opened(n.export, fd, flags, out)
+	h.fd = fd
+	return t.opened(h, out)
 }
 
 // openRight opens the file, or what is left of a masked one.
@@ -131,14 +138,11 @@ func (t *Tree) openRight(n *node, flags int) (int, error) {
 	return t.reopen(n, flags)
 }
 
-func (t *Tree) opened(e *export, fd int, flags uint32, out *fuse.OpenOut) fuse.Status {
-	h := &handle{fd: fd}
-	if writes(flags) {
-		h.export = e
-	}
+// opened enters a handle whose descriptor is open.
+func (t *Tree) opened(h *handle, out *fuse.OpenOut) fuse.Status {
 	id, ok := t.addHandle(h)
 	if !ok {
-		unix.Close(fd)
+		unix.Close(h.fd)
 		return fuse.Status(unix.ENFILE)
 	}
 	out.Fh = id
@@ -152,7 +156,7 @@ func (t *Tree) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fu
 		return s
 	}
 	defer t.release(dir)
-	fd, s := t.createNew(dir, name, in)
+	h, s := t.createNew(dir, name, in)
 	if s == fuse.Status(unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
 		return t.openExisting(dir, name, in, out)
 	}
@@ -160,26 +164,27 @@ func (t *Tree) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fu
 		return s
 	}
 	if s := t.enter(dir, name, &out.EntryOut); s != fuse.OK {
-		unix.Close(fd)
+		unix.Close(h.fd)
 		return s
 	}
-	return t.openedKnown(dir.export, fd, in.Flags, out)
+	return t.openedKnown(h, out)
 }
 
 // openedKnown opens for a guest that was just told of the node, or takes that back.
-func (t *Tree) openedKnown(e *export, fd int, flags uint32, out *fuse.CreateOut) fuse.Status {
-	s := t.opened(e, fd, flags, &out.OpenOut)
+func (t *Tree) openedKnown(h *handle, out *fuse.CreateOut) fuse.Status {
+	s := t.opened(h, &out.OpenOut)
 	if s != fuse.OK {
 		t.Forget(out.NodeId, 1)
 	}
 	return s
 }
 
-func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (int, fuse.Status) {
+func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (*handle, fuse.Status) {
 	t.names.RLock()
 	defer t.names.RUnlock()
-	if s := t.mayName(dir, name, unix.S_IFREG); s != fuse.OK {
-		return -1, s
+	kind, s := t.mayCreate(dir, name)
+	if s != fuse.OK {
+		return nil, s
 	}
 	flags := int(in.Flags&openFlags) | unix.O_CREAT | unix.O_EXCL | unix.O_NONBLOCK
 	e := t.entryOf(dir, name)
@@ -187,10 +192,20 @@ func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (int, fuse.S
 		t.before(e)
 	}
 	fd, err := beneath(dir.fd, name, flags, in.Mode&0o777)
-	if err == nil {
-		t.after(e)
+	if err != nil {
+		return nil, status(err)
 	}
-	return fd, status(err)
+	t.after(e)
+	return newHandle(fd, dir.export, in.Flags, kind), fuse.OK
+}
+
+// newHandle is one of a file that was made.
+func newHandle(fd int, e *export, flags uint32, kind guard.Pointer) *handle {
+	h := &handle{fd: fd}
+	if writes(flags) {
+		h.export, h.pointer = e, kind
+	}
+	return h
 }
 
 func (t *Tree) openExisting(dir *node, name string, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
@@ -233,7 +248,7 @@ func (t *Tree) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut
 		unix.Close(fd)
 		return s
 	}
-	return t.openedKnown(dir.export, fd, in.Flags, out)
+	return t.openedKnown(newHandle(fd, dir.export, in.Flags, guard.NoPointer), out)
 }
 
 // Release implements fuse.RawFileSystem.

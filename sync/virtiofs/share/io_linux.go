@@ -4,6 +4,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/sbx-vm/sbx/sync/guard"
 	"github.com/sbx-vm/sbx/sync/virtiofs/nudge"
 )
 
@@ -65,6 +66,9 @@ func (t *Tree) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint3
 	if int64(in.Offset) < 0 {
 		return 0, fuse.EINVAL
 	}
+	if h.pointer != guard.NoPointer {
+		return t.point(h, in.Offset, data)
+	}
 	flags := 0
 	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		flags = unix.RWF_APPEND
@@ -115,6 +119,9 @@ func (t *Tree) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if in.Offset == nudge.Offset && in.Length == nudge.Length && in.Mode == unix.FALLOC_FL_KEEP_SIZE {
 		return fuse.OK // the guest's agent lets its kernel tell of a change of the host's
 	}
+	if h.pointer != guard.NoPointer {
+		return fuse.EPERM
+	}
 	return status(t.changing(h, func() error {
 		return retry(func() error { return unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)) })
 	}))
@@ -148,6 +155,9 @@ func (t *Tree) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint3
 	}
 	if from == nil || to == nil {
 		return 0, fuse.EBADF
+	}
+	if to.pointer != guard.NoPointer {
+		return 0, fuse.EPERM
 	}
 	const most = 1 << 30 // the answer has 32 bits, and one call should end
 	in1, in2 := int64(in.OffIn), int64(in.OffOut)

@@ -65,6 +65,11 @@ func (t *Tree) changing(h *handle, f func() error) error {
 	}
 	t.names.RLock()
 	defer t.names.RUnlock()
+	return t.changed(h, f)
+}
+
+// changed is changing for a caller that holds names.
+func (t *Tree) changed(h *handle, f func() error) error {
 	e := t.fileOf(h.export, h.fd)
 	t.before(e)
 	err := f()

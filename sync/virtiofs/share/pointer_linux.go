@@ -1,0 +1,103 @@
+package share
+
+import (
+	"io"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/sbx-vm/sbx/sync/guard"
+)
+
+// A pointer, see package guard, is made as an empty file by [Tree.Create] alone, and written in one piece that was
+// looked at. Nothing that the guest had otherwise gets the name, and what has it gets no second one.
+
+// pointer is what a regular file of the guest's may be.
+func (t *Tree) pointer(n *node) (guard.Pointer, []string) {
+	if !n.is(unix.S_IFREG) {
+		return guard.NoPointer, nil
+	}
+	parts, err := t.place(n)
+	if err != nil {
+		return guard.NoPointer, nil // what asks for more than to know refuses
+	}
+	return guard.PointerAt(parts), parts
+}
+
+// mayPoint tells whether the guest may make or remove the pointer with the name, whose place is parts.
+func (t *Tree) mayPoint(dir *node, name string, parts []string) fuse.Status {
+	if dir.export.ReadOnly {
+		return fuse.EROFS
+	}
+	if s := t.allowPointer(dir.export, parts); s != fuse.OK {
+		return s
+	}
+	return t.mayUnmask(dir, name, parts)
+}
+
+// allowPointer is allow for a pointer. One in git's folder is protected by itself; what counts is whether its folder is.
+func (t *Tree) allowPointer(e *export, parts []string) fuse.Status {
+	if !guard.Match(".git", parts[len(parts)-1]) {
+		parts = parts[:len(parts)-1]
+	}
+	return t.allow(e, parts)
+}
+
+// mayCreate tells whether the guest may make a regular file, and what it would be.
+func (t *Tree) mayCreate(dir *node, name string) (guard.Pointer, fuse.Status) {
+	parts, err := t.below(dir, name)
+	if err != nil {
+		return guard.NoPointer, status(err)
+	}
+	if kind := guard.PointerAt(parts); kind != guard.NoPointer {
+		return kind, t.mayPoint(dir, name, parts)
+	}
+	return guard.NoPointer, t.mayName(dir, name, unix.S_IFREG)
+}
+
+// mayWrite tells whether the guest may open a file to write to it, and what it is.
+func (t *Tree) mayWrite(n *node) (guard.Pointer, fuse.Status) {
+	if kind, parts := t.pointer(n); kind != guard.NoPointer && !n.masked.Load() && !n.export.ReadOnly {
+		return kind, t.allowPointer(n.export, parts)
+	}
+	return guard.NoPointer, t.mayChange(n)
+}
+
+// point writes a pointer: all of it or nothing. The lock keeps two of them from being mixed.
+func (t *Tree) point(h *handle, offset uint64, data [][]byte) (uint32, fuse.Status) {
+	content := make([]byte, 0, guard.MaxPointer)
+	for _, piece := range data { // the guest's memory, which it may change while this looks at it
+		content = append(content, piece[:min(len(piece), guard.MaxPointer+1-len(content))]...)
+	}
+	t.names.Lock()
+	defer t.names.Unlock()
+	st, err := stat(h.fd)
+	if err != nil {
+		return 0, status(err)
+	}
+	if err := h.pointer.Check(content); err != nil || offset != 0 || st.Size != 0 {
+		why := "a file that leads git elsewhere is written in one piece"
+		if err != nil {
+			why = err.Error()
+		}
+		parts, err := t.place(&node{fd: h.fd, export: h.export})
+		if err != nil {
+			return 0, status(err)
+		}
+		return 0, t.refuse(why, h.export, parts)
+	}
+	err = t.changed(h, func() error {
+		n, err := unix.Pwrite(h.fd, content, 0)
+		if err == nil && n < len(content) {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			unix.Ftruncate(h.fd, 0) //nolint:errcheck // half of one is refused by git
+		}
+		return err
+	})
+	if err != nil {
+		return 0, status(err)
+	}
+	return uint32(len(content)), fuse.OK
+}
