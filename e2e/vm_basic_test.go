@@ -57,6 +57,7 @@ func TestVM(t *testing.T) {
 		{"undo", testUndo},
 		{"watch", testWatch},
 		{"posix", testPosix},
+		{"git", testGitLife},
 		{"dockerkept", testDockerKept},
 		{"forkbomb", testForkBomb},
 		{"presets", testPresets},
