@@ -9,7 +9,7 @@ AGENTS     := machine/guest/agent/sbx-guest-amd64 machine/guest/agent/sbx-guest-
 GUEST_SRC  := $(shell find cmd/sbx-guest machine/guest sync/tree sync/mirror sync/virtiofs/nudge -name '*.go' -not -name '*_test.go') go.mod
 HOST_SRC   := $(shell find . -path ./bin -prune -o -name '*.go' -not -name '*_test.go' -print) $(shell find . -name '*.yaml' -not -path './bin/*') go.mod
 
-.PHONY: build setup quickstart test unit egress-report workspace-report fuzz cross vm lint fmt bench bench-network install clean
+.PHONY: build setup quickstart test unit egress-report workspace-report fuzz cross vm lint fmt bench bench-network bench-mount install clean
 
 build: bin/sbx
 
@@ -71,6 +71,11 @@ bench: build bin/gvproxy
 bench-network: bin/gvproxy
 	.ci/setup bench
 	go run ./e2e/bench -only network -o bin/bench-network.json
+
+# The shared folder against virtiofsd and 9p, in one guest.
+bench-mount: build
+	.ci/setup bench
+	go run ./e2e/bench -only mount -o bin/bench-mount.json
 
 # gvisor-tap-vsock as it ships, with the gVisor it was released with.
 bin/gvproxy:

@@ -9,7 +9,8 @@
 // from packages, because a ready image would have to be downloaded.
 //
 // The peers of the network are gvisor-tap-vsock, passt and slirp4netns, in namespaces and
-// without a machine: nets_linux.go.
+// without a machine: nets_linux.go. Those of the mount are virtiofsd and 9p, in one guest:
+// mount_linux.go.
 package main
 
 import (
@@ -38,13 +39,14 @@ func main() {
 }
 
 type options struct {
-	sbx        string // path of the sbx binary
-	out        string // where the JSON goes
-	cache      string // the peer's disk is kept here between runs
-	samples    int    // starts per side; exec takes ten times as many
-	gvproxy    string // the program of gvisor-tap-vsock
-	netSamples int    // rounds of the network
-	only       string // one suite, or all
+	sbx          string // path of the sbx binary
+	out          string // where the JSON goes
+	cache        string // the peer's disk is kept here between runs
+	samples      int    // starts per side; exec takes ten times as many
+	gvproxy      string // the program of gvisor-tap-vsock
+	netSamples   int    // rounds of the network
+	mountSamples int    // rounds of the mounts
+	only         string // one suite, or all
 }
 
 func parse(args []string) (options, error) {
@@ -56,7 +58,8 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.cache, "cache", "", "folder of the peer's disk (default: the user's cache folder)")
 	flags.StringVar(&o.gvproxy, "gvproxy", "bin/gvproxy", "gvisor-tap-vsock's program")
 	flags.IntVar(&o.netSamples, "net-samples", 3, "rounds of the network")
-	flags.StringVar(&o.only, "only", "", "one of limits, network, starts, execs (default: all)")
+	flags.IntVar(&o.mountSamples, "mount-samples", 3, "rounds of the mounts")
+	flags.StringVar(&o.only, "only", "", "one of limits, network, mount, starts, execs (default: all)")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -87,7 +90,7 @@ func run(ctx context.Context, args []string) error {
 	for _, suite := range []struct {
 		name string
 		run  func(context.Context, options, string) ([]row, error)
-	}{{"limits", limits}, {"network", networks}, {"starts", starts}, {"execs", execs}} {
+	}{{"limits", limits}, {"network", networks}, {"mount", mounts}, {"starts", starts}, {"execs", execs}} {
 		if o.only != "" && o.only != suite.name {
 			continue
 		}

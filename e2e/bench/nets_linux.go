@@ -60,6 +60,8 @@ func part(ctx context.Context, args []string) (err error, is bool) {
 		return runGuest(args[1:]), true
 	case sbxWord:
 		return runSbx(ctx, args[1:]), true
+	case mountWord:
+		return runMountGuest(args[1:]), true
 	}
 	return nil, false
 }

@@ -100,7 +100,7 @@ func starts(ctx context.Context, o options, dir string) (rows []row, err error) 
 }
 
 func stockStarts(ctx context.Context, o options, accel string) ([]float64, error) {
-	guest, err := openStock(ctx, o.cache)
+	guest, err := openStock(ctx, o.cache, cloudKernel)
 	if err != nil {
 		return nil, err
 	}

@@ -15,17 +15,25 @@ import (
 
 // stockPackages make the peer: what a Debian cloud guest needs to be reached by
 // SSH. cloud-init is left out, which favours the peer.
-const stockPackages = "systemd-sysv,udev,openssh-server,linux-image-cloud-amd64,initramfs-tools,iproute2,sudo,ca-certificates"
+const stockPackages = "systemd-sysv,udev,openssh-server,initramfs-tools,iproute2,sudo,ca-certificates"
+
+// The kernels of the stock guest: the one that sbx' image has, and one that knows 9p.
+const (
+	cloudKernel   = "linux-image-cloud-amd64"
+	genericKernel = "linux-image-amd64"
+)
 
 // stock is the peer's guest: a raw disk, a kernel and an initrd on the host.
 type stock struct {
+	packages                  string
 	disk, kernel, initrd, key string
 }
 
-// openStock builds the peer's disk once and keeps it in dir.
-func openStock(ctx context.Context, dir string) (stock, error) {
+// openStock builds the peer's disk once, with more packages, and keeps it in dir.
+func openStock(ctx context.Context, dir string, more ...string) (stock, error) {
 	s := stock{
-		disk: filepath.Join(dir, "stock.img"), kernel: filepath.Join(dir, "vmlinuz"),
+		packages: strings.Join(append([]string{stockPackages}, more...), ","),
+		disk:     filepath.Join(dir, "stock.img"), kernel: filepath.Join(dir, "vmlinuz"),
 		initrd: filepath.Join(dir, "initrd"), key: filepath.Join(dir, "key"),
 	}
 	if _, err := os.Stat(s.disk); err == nil {
@@ -57,7 +65,7 @@ func (s stock) build(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
-	if err := command(ctx, "mmdebstrap", "--variant=minbase", "--include="+stockPackages, "trixie", root, mirror); err != nil {
+	if err := command(ctx, "mmdebstrap", "--variant=minbase", "--include="+s.packages, "trixie", root, mirror); err != nil {
 		return err
 	}
 	if err := s.configure(root); err != nil {
@@ -143,6 +151,11 @@ type running struct {
 // start runs the peer from a throw-away copy of its disk, with QEMU's own user
 // network, as a person would without sbx. The caller stops it.
 func (s stock) start(ctx context.Context, accel string) (*running, error) {
+	return s.startWith(ctx, accel, nil)
+}
+
+// startWith is start with more of QEMU's options, and files that are its descriptors from 3 on.
+func (s stock) startWith(ctx context.Context, accel string, files []*os.File, more ...string) (*running, error) {
 	port, err := freePort(ctx)
 	if err != nil {
 		return nil, err
@@ -151,12 +164,16 @@ func (s stock) start(ctx context.Context, accel string) (*running, error) {
 	if accel == "tcg" {
 		cpu = "max,la57=off"
 	}
-	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "q35", "-accel", accel, "-cpu", cpu, "-smp", "2", "-m", "2048",
+	args := append([]string{
+		"-M", "q35", "-accel", accel, "-cpu", cpu, "-smp", "2", "-m", "2048",
 		"-nographic", "-no-reboot", "-serial", "null", "-monitor", "none",
 		"-kernel", s.kernel, "-initrd", s.initrd, "-append", "root=LABEL=stock ro quiet",
-		"-drive", "if=virtio,format=raw,snapshot=on,file="+s.disk,
+		"-drive", "if=virtio,format=raw,snapshot=on,file=" + s.disk,
 		"-netdev", fmt.Sprintf("user,id=n,hostfwd=tcp:127.0.0.1:%d-:22", port), "-device", "virtio-net-pci,netdev=n",
-		"-device", "virtio-rng-pci")
+		"-device", "virtio-rng-pci",
+	}, more...)
+	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
+	qemu.ExtraFiles, qemu.Stderr = files, os.Stderr
 	if err := qemu.Start(); err != nil {
 		return nil, err
 	}
