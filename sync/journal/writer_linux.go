@@ -28,7 +28,9 @@ type Writer struct {
 
 	mu     sync.Mutex
 	id     int
-	file   *os.File
+	file   logWriter
+	size   int64            // of the log: the records that are whole
+	torn   bool             // behind them may be what a full disk took of one
 	seen   map[string]Kind  // by place: recorded since the checkpoint, as what
 	meta   map[string]bool  // by place: only mode and times were recorded
 	left   map[fileID]State // what the guest left, by inode
@@ -36,6 +38,12 @@ type Writer struct {
 	used   int64            // bytes of all checkpoints
 	full   bool             // told that maxPaths is reached
 	broken bool             // told that the log cannot be written
+}
+
+// logWriter is a file that is appended to.
+type logWriter interface {
+	io.WriteCloser
+	Truncate(size int64) error
 }
 
 type fileID struct{ dev, ino uint64 }
@@ -101,7 +109,7 @@ func (w *Writer) Checkpoint(label string) (int, error) {
 	if w.file != nil {
 		w.file.Close()
 	}
-	w.id, w.file, w.data = id, file, 0
+	w.id, w.file, w.size, w.torn, w.data = id, file, 0, false, 0
 	w.seen, w.meta, w.full, w.broken = map[string]Kind{}, map[string]bool{}, false, false
 	w.used = w.count()
 	w.makeRoom(0)
@@ -237,8 +245,15 @@ func (w *Writer) remember(key string, kind Kind, r record) {
 
 func (w *Writer) append(r record) {
 	line, err := json.Marshal(r)
+	if err == nil && w.torn {
+		err = w.file.Truncate(w.size)
+	}
 	if err == nil {
 		_, err = w.file.Write(append(line, '\n'))
+		w.torn = err != nil
+	}
+	if err == nil {
+		w.size += int64(len(line)) + 1
 	}
 	if err != nil && !w.broken {
 		w.broken = true

@@ -1,0 +1,70 @@
+package journal
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// fullDisk is a log on a disk that has room for so many bytes.
+type fullDisk struct {
+	*os.File
+	room int
+}
+
+func (f *fullDisk) Write(b []byte) (int, error) {
+	fits := min(f.room, len(b))
+	n, err := f.File.Write(b[:fits])
+	f.room -= n
+	if err == nil && n < len(b) {
+		err = unix.ENOSPC
+	}
+	return n, err
+}
+
+// TestFullDisk: what was recorded before the disk was full and what is recorded when there is room again can be read.
+func TestFullDisk(t *testing.T) {
+	dir, work := t.TempDir(), t.TempDir()
+	w, err := Open(dir, Limits{}, "up", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := &fullDisk{File: w.file.(*os.File), room: 1 << 20}
+	w.file = disk
+	folder, err := os.Open(work)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Close()
+	change := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(work, name), []byte("old"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.Before(Place{"work", name}, Source{int(folder.Fd()), name})
+	}
+	change("first")
+	for _, room := range []int{40, 0, 1} { // half a record, none, and a byte
+		disk.room = room
+		change("lost")
+		w.After(Place{"work", "lost"}, Source{int(folder.Fd()), "lost"})
+	}
+	disk.room = 1 << 20
+	change("last")
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h, err := Read(dir, "work", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"first", "last"} {
+		if !slices.Contains(h.paths(nil), name) {
+			t.Errorf("%s is not in the journal: %q", name, h.paths(nil))
+		}
+	}
+}
