@@ -271,14 +271,14 @@ func (w *Writer) keep(src Source, size int64) (data, why string) {
 	}
 	in, err := src.open()
 	if err != nil {
-		return "", err.Error()
+		return "", plain(err)
 	}
 	defer in.Close()
 	data = strconv.Itoa(w.data)
 	path := filepath.Join(w.dir, name(w.id), dataDir, data)
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return "", err.Error()
+		return "", plain(err)
 	}
 	defer out.Close()
 	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) != nil {
@@ -288,13 +288,22 @@ func (w *Writer) keep(src Source, size int64) (data, why string) {
 		}
 		if err != nil {
 			os.Remove(path) //nolint:errcheck // it is not named by any record
-			return "", err.Error()
+			return "", plain(err)
 		}
 		size = n
 	}
 	w.data++
 	w.used += size
 	return data, ""
+}
+
+// plain is an error without the path, which is that of a descriptor.
+func plain(err error) string {
+	var at *os.PathError
+	if errors.As(err, &at) {
+		err = at.Err
+	}
+	return err.Error()
 }
 
 // makeRoom drops the oldest checkpoints but the current one until there is room.
