@@ -61,6 +61,7 @@ func TestVM(t *testing.T) {
 		{"sqlite", testSQLite},
 		{"mapped", testMapped},
 		{"hostedits", testHostEdits},
+		{"watchfolder", testWatchFolder},
 		{"dockerkept", testDockerKept},
 		{"forkbomb", testForkBomb},
 		{"presets", testPresets},

@@ -77,6 +77,56 @@ func testMapped(t *testing.T, w *world) {
 	}
 }
 
+// folderWatcher says a line for each event of a folder.
+const folderWatcher = `require("fs").watch("watchdir", (kind, name) => console.log(kind, name))
+console.log("ready")
+setTimeout(() => process.exit(1), 120000)`
+
+// testWatchFolder: who watches a folder hears that the host's user makes, renames and removes names in it.
+func testWatchFolder(t *testing.T, w *world) {
+	dir := filepath.Join(w.project, "watchdir")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w.write(t, "watchdir/old", "")
+	w.write(t, "watchdir/file", "")
+	w.write(t, "folderwatcher.js", folderWatcher)
+	cmd := w.command("exec", "--", "node", "folderwatcher.js")
+	out := &buffer{}
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	copied := make(chan struct{})
+	go func() { defer close(copied); out.ReadFrom(pipe) }()
+	lines := func() int { return strings.Count(out.String(), "\n") }
+	within(t, time.Minute, "the program watches", func() bool { return lines() > 0 })
+	for _, edit := range []struct {
+		name string
+		do   func() error
+	}{
+		{"remove", func() error { return os.Remove(filepath.Join(dir, "old")) }},
+		{"rename", func() error { return os.Rename(filepath.Join(dir, "file"), filepath.Join(dir, "other")) }},
+		{"make a folder", func() error { return os.Mkdir(filepath.Join(dir, "sub"), 0o755) }},
+		{"make a file", func() error { return os.WriteFile(filepath.Join(dir, "new"), nil, 0o644) }},
+	} {
+		before := lines()
+		if err := edit.do(); err != nil {
+			t.Fatal(err)
+		}
+		within(t, 20*time.Second, "the guest hears: "+edit.name, func() bool { return lines() > before })
+		for quiet := -1; quiet != lines(); time.Sleep(300 * time.Millisecond) { // all events of the one before the next
+			quiet = lines()
+		}
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	<-copied
+}
+
 // watcher holds files open and knows all about them; once the host has edited them, it looks again. It may believe
 // what it knew for a second.
 const watcher = `

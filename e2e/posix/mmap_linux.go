@@ -18,7 +18,11 @@ const (
 
 // mapped gives f a file's memory, shared with all that map it.
 func mapped(path string, size int, f func(memory []byte) error) error {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	return mappedWith(path, 0, size, f)
+}
+
+func mappedWith(path string, flags, size int, f func(memory []byte) error) error {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|flags, 0)
 	if err != nil {
 		return err
 	}
@@ -63,20 +67,16 @@ func checkMmap(s *scene) {
 	s.content("file", line+"mapped"+line[6:]+"written"+line[7:])
 }
 
-// checkMmapAppend: while somebody has the file open to append to, as a log, another's memory goes where it belongs.
+// checkMmapAppend: memory of a file that is open to append to, as a log, goes where it belongs.
 func checkMmapAppend(s *scene) {
 	s.file("file", strings.Repeat("-", 2*page))
-	s.with("file", unix.O_WRONLY|unix.O_APPEND, func(log int) {
-		s.is("mmap", mapped(s.path("file"), 2*page, func(memory []byte) error {
-			copy(memory[page:], "mapped")
-			return nil
-		}), nil)
-		s.put(log, "appended")
-		s.is("mmap", mapped(s.path("file"), 2*page, func(memory []byte) error {
-			copy(memory, "again")
-			return nil
-		}), nil)
-	})
+	s.is("mmap", mappedWith(s.path("file"), unix.O_APPEND, 2*page, func(memory []byte) error {
+		copy(memory[page:], "mapped")
+		s.is("msync", unix.Msync(memory, unix.MS_SYNC), nil)
+		s.with("file", unix.O_WRONLY|unix.O_APPEND, func(log int) { s.put(log, "appended") })
+		copy(memory, "again")
+		return nil
+	}), nil)
 	line := strings.Repeat("-", page)
 	same(s, "size", s.stat("file").Size, 2*page+8)
 	s.content("file", "again"+line[5:]+"mapped"+line[6:]+"appended")
