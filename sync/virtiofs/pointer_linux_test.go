@@ -2,11 +2,17 @@ package virtiofs
 
 import (
 	"encoding/binary"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+
+	"github.com/sbx-vm/sbx/sync/guard"
 )
 
 // writeAt is one write of the guest's; the host's file is what it left.
@@ -112,4 +118,139 @@ func TestPointersLeadNowhereElse(t *testing.T) {
 	w.write(t, filepath.Join(w.dir, "deploy/x"), "")
 	_, _, err = w.create(w.dirNode("deploy"), ".git", unix.O_WRONLY, 0o100644)
 	w.want("where nothing may be made", err, unix.EPERM)
+}
+
+// TestPointersHold plays random requests of a guest on the names of worktrees. Whatever it does, git on the host
+// finds in a file that leads elsewhere nothing, or what was looked at, and no configuration or hook beside it.
+func TestPointersHold(t *testing.T) {
+	histories := 0
+	rapid.Check(t, func(r *rapid.T) {
+		w := newWorld(t)
+		for range 3 {
+			histories++
+			playPointers(r, w, fmt.Sprintf("h%d", histories))
+		}
+	})
+	t.Logf("%d histories", histories)
+}
+
+// pointing is a history: the guest's open files, and where it plays.
+type pointing struct {
+	*world
+	r     *rapid.T
+	base  string
+	open  []uint64
+	nodes []uint64
+}
+
+func playPointers(r *rapid.T, w *world, base string) {
+	w.guestMkdir(base)
+	for _, dir := range []string{".git", ".git/worktrees", "x"} {
+		w.guestMkdir(base + "/" + dir)
+	}
+	p := &pointing{world: w, r: r, base: base}
+	for range rapid.IntRange(10, 40).Draw(r, "ops") {
+		p.play()
+		p.look()
+	}
+}
+
+func (p *pointing) path(label string) string {
+	return p.base + "/" + rapid.SampledFrom([]string{
+		".git/worktrees/a", ".git/worktrees/a/commondir", ".git/worktrees/a/config", "x", "x/.git", "x/commondir", "y", "y/.git",
+	}).Draw(p.r, label)
+}
+
+func (p *pointing) play() {
+	text := rapid.SampledFrom([]string{
+		"gitdir: ../.git/worktrees/a\n", "gitdir: /long/way/to/.git/worktrees/a\n", "../..\n", "/t/.git\n", "gitdir: evil\n", "../../evil\n", "/evil", "x",
+	}).Draw(p.r, "text")
+	at := rapid.SampledFrom([]uint64{0, 0, 0, 3, 12}).Draw(p.r, "offset")
+	from, to := p.path("from"), p.path("to")
+	switch rapid.SampledFrom([]string{"open", "open", "write", "write", "write", "rename", "exchange", "link", "symlink", "rm", "mkdir", "size", "mknod"}).Draw(p.r, "op") {
+	case "open":
+		p.openOne(from, rapid.SampledFrom([]uint32{0, unix.O_TRUNC, unix.O_EXCL, unix.O_APPEND}).Draw(p.r, "flags"))
+	case "write":
+		if h := p.handle(); h != 0 {
+			_ = p.writeAt(h, text, at)
+		}
+	case "rename":
+		p.guestRename(from, to)
+	case "exchange":
+		p.pair(from, to, func(dir uint64, base string, target uint64, toBase string) {
+			_, _ = p.fuse(45, dir, pack(target), words(unix.RENAME_EXCHANGE, 0), name(base, toBase))
+		})
+	case "link":
+		if node, err := p.node(from); err == nil {
+			if dir, base, err := p.parent(to); err == nil {
+				_, _ = p.fuse(13, dir, pack(node), name(base))
+			}
+		}
+	case "symlink":
+		p.guestLink(from)
+	case "rm":
+		p.guestRemove(from)
+	case "mkdir":
+		p.guestMkdir(from)
+	case "size":
+		if len(p.nodes) > 0 {
+			_, _ = p.fuse(4, rapid.SampledFrom(p.nodes).Draw(p.r, "node"), words(1<<3|1<<6, 0), pack(p.handle(), at, 0, 0, 0, 0), words(0, 0, 0, 0, 0, 0, 0, 0))
+		}
+	case "mknod":
+		if dir, base, err := p.parent(from); err == nil {
+			_, _ = p.fuse(8, dir, words(unix.S_IFREG|0o644, 0, 0, 0), name(base))
+		}
+	}
+}
+
+func (p *pointing) openOne(path string, flags uint32) {
+	if dir, base, err := p.parent(path); err == nil {
+		if node, h, err := p.create(dir, base, unix.O_RDWR|flags, 0o100644); err == nil {
+			p.open, p.nodes = append(p.open, h), append(p.nodes, node)
+		}
+	}
+}
+
+func (p *pointing) handle() uint64 {
+	if len(p.open) == 0 {
+		return 0
+	}
+	return rapid.SampledFrom(p.open).Draw(p.r, "handle")
+}
+
+func (p *pointing) pair(from, to string, f func(dir uint64, base string, target uint64, toBase string)) {
+	dir, base, err := p.parent(from)
+	if err != nil {
+		return
+	}
+	if target, toBase, err := p.parent(to); err == nil {
+		f(dir, base, target, toBase)
+	}
+}
+
+// look is what git on the host would do.
+func (p *pointing) look() {
+	err := filepath.WalkDir(filepath.Join(p.dir, p.base), func(full string, e fs.DirEntry, err error) error {
+		rel, _ := filepath.Rel(p.dir, full)
+		parts := strings.Split(rel, "/")
+		kind := guard.PointerAt(parts)
+		switch n := len(parts); {
+		case err != nil:
+			return err
+		case n > 3 && parts[n-4] == ".git" && parts[n-3] == "worktrees" && (parts[n-1] == "config" || parts[n-1] == "hooks"):
+			return fmt.Errorf("%s was made", rel)
+		case kind == guard.NoPointer || e.IsDir() && e.Name() == ".git":
+			return nil
+		case !e.Type().IsRegular():
+			return fmt.Errorf("%s is %v", rel, e.Type())
+		}
+		content, err := os.ReadFile(full)
+		if err == nil && len(content) > 0 {
+			err = kind.Check(content)
+		}
+		return err
+	})
+	if err != nil {
+		p.r.Fatal(err)
+	}
 }

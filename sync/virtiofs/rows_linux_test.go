@@ -34,7 +34,7 @@ func TestRows(t *testing.T) {
 		"W13_git_in_other_cases":  {".GIT/hooks/x", ".Git/hooKs/x", ".gIt/config"},
 		"W15_other_cases":         {".VSCODE/tasks.json", ".cLaUdE/Settings.JSON"},
 		"W16_folding_letters":     {".v\u017fcode/tasks.json", ".hus\u212ay/pre-commit"},
-		"W86_hooks":               {".git/hooks/post-checkout", "sub/.git/hooks/x"},
+		"W86_hooks":               {".git/hooks/post-checkout", "sub/.git/hooks/x", ".git/worktrees/a/hooks/x"},
 		"W89_hooks_of_submodules": {".git/modules/a/hooks/x", ".git/modules/a/b/hooks/x", ".git/modules/a/config.worktree"},
 		"W94_editors_folders":     {".vscode/tasks.json", ".idea/workspace.xml", ".devcontainer/devcontainer.json", "sub/.vscode/launch.json"},
 		"W95_files_that_tools_obey": {
