@@ -167,7 +167,8 @@ func (p *pointing) play() {
 	}).Draw(p.r, "text")
 	at := rapid.SampledFrom([]uint64{0, 0, 0, 3, 12}).Draw(p.r, "offset")
 	from, to := p.path("from"), p.path("to")
-	switch rapid.SampledFrom([]string{"open", "open", "write", "write", "write", "rename", "exchange", "link", "symlink", "rm", "mkdir", "size", "mknod"}).Draw(p.r, "op") {
+	ops := []string{"open", "open", "write", "write", "write", "rename", "exchange", "link", "symlink", "rm", "mkdir", "size", "mknod"}
+	switch rapid.SampledFrom(ops).Draw(p.r, "op") {
 	case "open":
 		p.openOne(from, rapid.SampledFrom([]uint32{0, unix.O_TRUNC, unix.O_EXCL, unix.O_APPEND}).Draw(p.r, "flags"))
 	case "write":
