@@ -61,7 +61,7 @@ func testGoBuild(t *testing.T, w *world) {
 		}
 		w.write(t, name, content)
 	}
-	r := w.run("exec", "--", "sh", "-c", `cd module && export GOCACHE=$PWD/.cache GOFLAGS=-mod=mod GOTOOLCHAIN=local PATH=/opt/go/bin:$PATH
+	r := w.run("exec", "--", "sh", "-c", `cd module && export GOCACHE=$PWD/.cache GOFLAGS="-mod=mod -buildvcs=false" GOTOOLCHAIN=local PATH=/opt/go/bin:$PATH
 		go build -o out . && ./out 2>&1 && test -z "$(go build -o out -v . 2>&1)" && ! touch /opt/go/x 2>/dev/null`)
 	if r.status != 0 || r.out != "built here\n" {
 		t.Errorf("status %d after %v: %q\n%s", r.status, r.took, r.out, tail(r.err))

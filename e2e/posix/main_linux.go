@@ -62,6 +62,7 @@ func checks() []check {
 		{"mmap", checkMmap},
 		{"mmapappend", checkMmapAppend},
 		{"counters", checkCounters},
+		{"random", checkRandom},
 		{"replace", checkReplace},
 		{"exclusive", checkExclusive},
 		{"storm", checkStorm},
