@@ -88,7 +88,7 @@ sudo mkdir -p /run/sshd && pgrep -x sshd >/dev/null || sudo /usr/sbin/sshd`
 	install := s.command(ctx, "exec", "--", "sh", "-ec", script)
 	install.Stdin = bytes.NewReader(public)
 	if out, err := install.CombinedOutput(); err != nil {
-		return controlMaster{}, fmt.Errorf("start sshd in the guest: %w: %s", err, lastLines(out, 5))
+		return controlMaster{}, fmt.Errorf("start sshd in the guest: %w: %s", err, lastLines(out))
 	}
 	if len(st.Ports) != 1 {
 		return controlMaster{}, fmt.Errorf("%d published ports, want 1", len(st.Ports))

@@ -204,7 +204,8 @@ func mountPoint(share string) string {
 // prepare mounts and brings the program that works in the guest, and a tree to unpack.
 func (s *shares) prepare(ctx context.Context, run *running) error {
 	script := "set -e; mkdir -p /mnt/sbx /mnt/virtiofsd /mnt/9p; mount -t virtiofs sbx /mnt/sbx; mount -t virtiofs virtiofsd /mnt/virtiofsd; " +
-		"mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=mmap 9p /mnt/9p; tar -c -f " + tarball + " -C / usr/share/perl; cat > /root/bench; chmod +x /root/bench"
+		"mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=mmap 9p /mnt/9p; tar -c -f " + tarball + " -C / usr/share/perl; cat > /root/bench; " +
+		"chmod +x /root/bench"
 	program, err := staticBench(ctx, s.dir)
 	if err != nil {
 		return err
@@ -215,7 +216,7 @@ func (s *shares) prepare(ctx context.Context, run *running) error {
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("prepare the guest: %w: %s", err, lastLines(out, 5))
+		return fmt.Errorf("prepare the guest: %w: %s", err, lastLines(out))
 	}
 	return nil
 }
@@ -227,7 +228,7 @@ func staticBench(ctx context.Context, dir string) (string, error) {
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("build the guest's program: %w: %s", err, lastLines(out, 5))
+		return "", fmt.Errorf("build the guest's program: %w: %s", err, lastLines(out))
 	}
 	return path, nil
 }

@@ -162,7 +162,8 @@ func (m mountWork) randomWrite() error {
 }
 
 func (m mountWork) gitStatus() error {
-	out, err := exec.Command("git", "-c", "safe.directory=*", "-C", filepath.Join(m.root, mountRepo), "status", "--short").CombinedOutput() //nolint:noctx // ended with the guest
+	cmd := exec.Command("git", "-c", "safe.directory=*", "-C", filepath.Join(m.root, mountRepo), "status", "--short") //nolint:noctx // ended with the guest
+	out, err := cmd.CombinedOutput()
 	if err == nil && len(out) > 0 {
 		err = fmt.Errorf("the repository changed: %.200s", out)
 	}

@@ -37,7 +37,7 @@ func (s sandbox) command(ctx context.Context, args ...string) *exec.Cmd {
 func (s sandbox) run(ctx context.Context, args ...string) error {
 	out, err := s.command(ctx, args...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("sbx %s: %w: %s", strings.Join(args, " "), err, lastLines(out, 5))
+		return fmt.Errorf("sbx %s: %w: %s", strings.Join(args, " "), err, lastLines(out))
 	}
 	return nil
 }

@@ -221,12 +221,13 @@ func freePort(ctx context.Context) (int, error) {
 func command(ctx context.Context, name string, args ...string) error {
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", name, err, lastLines(out, 5))
+		return fmt.Errorf("%s: %w: %s", name, err, lastLines(out))
 	}
 	return nil
 }
 
-func lastLines(out []byte, n int) string {
+func lastLines(out []byte) string {
+	const n = 5
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
