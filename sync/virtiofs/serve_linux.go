@@ -123,9 +123,14 @@ func prepareProcess() error {
 
 // Opcodes and sizes of FUSE's protocol (linux/fuse.h) that decide how a request is read.
 const (
-	opWrite   = 16
-	opInit    = 26
-	opDestroy = 38
+	opWrite         = 16
+	opFsync         = 20
+	opInit          = 26
+	opFsyncDir      = 30
+	opDestroy       = 38
+	opFallocate     = 43
+	opCopyFileRange = 47
+	opSyncFS        = 50
 
 	inHeaderSize  = 40
 	writeInSize   = inHeaderSize + 40
@@ -183,6 +188,18 @@ func (h *handler) Handle(in, out [][]byte) int {
 		return refuse(request[0], out)
 	}
 	return n
+}
+
+// Slow implements [vhostuser.Device]: what waits for the host's disk, or copies without end.
+func (h *handler) Slow(in [][]byte) bool {
+	if len(in) == 0 || len(in[0]) < 8 {
+		return false
+	}
+	switch binary.NativeEndian.Uint32(in[0][4:]) {
+	case opFsync, opFsyncDir, opFallocate, opCopyFileRange, opSyncFS:
+		return true
+	}
+	return false
 }
 
 // deviceState is what goes through QEMU's pipe before the tree's: what the guest's INIT was.

@@ -13,24 +13,19 @@ const (
 	maxRecent = 4096
 )
 
-// recent is what the guest changed a moment ago. Its zero value is ready.
+// recent is what the guest changed a moment ago. Its zero value is ready. Two generations, each of recentFor: to
+// forget costs nothing then.
 type recent struct {
-	mu    sync.Mutex
-	paths map[string]time.Time
+	mu           sync.Mutex
+	paths, older map[string]time.Time
+	began        time.Time
 }
 
 func (r *recent) add(key string, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.paths == nil {
-		r.paths = map[string]time.Time{}
-	}
-	if len(r.paths) >= maxRecent {
-		for k, at := range r.paths {
-			if now.Sub(at) > recentFor {
-				delete(r.paths, k)
-			}
-		}
+	if r.paths == nil || now.Sub(r.began) > recentFor {
+		r.paths, r.older, r.began = map[string]time.Time{}, r.paths, now
 	}
 	if len(r.paths) < maxRecent {
 		r.paths[key] = now
@@ -41,6 +36,9 @@ func (r *recent) has(key string, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	at, ok := r.paths[key]
+	if !ok {
+		at, ok = r.older[key]
+	}
 	return ok && now.Sub(at) <= recentFor
 }
 

@@ -73,13 +73,16 @@ func (r *ring) pop() (head uint16, ok bool, err error) {
 	return head, true, nil
 }
 
+// waiting tells whether the guest made more available.
+func (r *ring) waiting() bool { return uint16(atomic.LoadUint32(word(r.avail))>>16) != r.nextAvail }
+
 // wantKick asks the guest to notify of the next entry and tells whether one came in the meantime.
 func (r *ring) wantKick() (missed bool) {
 	if r.eventIdx {
 		*half(r.used, 4+8*int(r.num)) = r.nextAvail
 	}
 	r.fence()
-	return uint16(atomic.LoadUint32(word(r.avail))>>16) != r.nextAvail
+	return r.waiting()
 }
 
 // push hands a chain back, with the number of bytes written to it, and tells whether

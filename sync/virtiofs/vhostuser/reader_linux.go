@@ -1,0 +1,292 @@
+package vhostuser
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// run is one time between a ring's start and its stop.
+//
+// It has one reader, which waits for the guest's kick in a system call of its own and serves
+// the last request that waits by itself: to wake another thread costs more than most requests
+// take. The others, and those that may take long, have a goroutine each. A request that
+// holds the reader up nevertheless makes the watchdog begin another reader.
+type run struct {
+	ring    *ring
+	kick    syscall.RawConn
+	wake    *doorbell
+	stopped bool
+	slots   chan struct{} // requests in flight, those of readers too
+	reader  chan struct{} // closed when the last reader ended
+	busy    atomic.Int64  // since when the reader serves a request itself, in nanoseconds of [monotonic]; 0: it does not
+	served  atomic.Int64  // requests that readers served themselves
+	asleep  atomic.Bool   // the watchdog waits for rouse
+	rouse   chan struct{}
+}
+
+func newRun(r *ring, kick *os.File) (*run, error) {
+	raw, err := kick.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("kick: %w", err)
+	}
+	wake, err := newDoorbell()
+	if err != nil {
+		return nil, err
+	}
+	return &run{ring: r, kick: raw, wake: wake, slots: make(chan struct{}, maxInFlight), reader: make(chan struct{}), rouse: make(chan struct{}, 1)}, nil
+}
+
+// drain waits for the reader and all requests.
+func (r *run) drain() bool {
+	deadline := time.NewTimer(Drain)
+	defer deadline.Stop()
+	select {
+	case <-r.reader:
+	case <-deadline.C:
+		return false
+	}
+	for range maxInFlight {
+		select {
+		case r.slots <- struct{}{}:
+		case <-deadline.C:
+			return false
+		}
+	}
+	return true
+}
+
+// read serves the ring whenever the guest kicks, until the ring is stopped or broken, or another
+// reader has taken over. The memory is held until it and every request that it began are done.
+func (q *queue) read(r *run) {
+	defer r.ring.mem.release()
+	for {
+		deposed, err := q.serve(r)
+		if deposed {
+			return
+		}
+		if err == nil {
+			err = r.wait()
+		}
+		if err != nil {
+			if !errors.Is(err, errStopped) {
+				q.fail(r, err)
+			}
+			r.wake.close()
+			close(r.reader)
+			return
+		}
+	}
+}
+
+// fail stops using a ring that the guest broke: only its own share hangs. A run that
+// was given up has no say.
+func (q *queue) fail(r *run, err error) {
+	q.mu.Lock()
+	current := q.run == r && !r.stopped
+	q.failed = q.failed || current
+	q.mu.Unlock()
+	if current {
+		q.log.Warn("the guest broke its ring; it is served no more until reset", "error", err)
+	}
+}
+
+// serve begins every request that waits. It tells whether another reader took over meanwhile.
+func (q *queue) serve(r *run) (deposed bool, err error) {
+	for {
+		r.slots <- struct{}{}
+		head, c, more, err := q.next(r)
+		if c == nil {
+			<-r.slots
+			return false, err
+		}
+		if more || q.slow != nil && q.slow(c.in) {
+			r.ring.mem.hold()
+			go func() {
+				defer func() { <-r.slots }()
+				defer r.ring.mem.release()
+				q.answer(r, head, q.handle(c.in, c.out))
+			}()
+			continue
+		}
+		if !q.serveItself(r, head, c) {
+			return true, nil
+		}
+	}
+}
+
+// serveItself serves a request in the reader, and tells whether it is the reader still.
+func (q *queue) serveItself(r *run, head uint16, c *chain) bool {
+	defer func() { <-r.slots }()
+	since := monotonic()
+	r.busy.Store(since)
+	if r.asleep.Load() && r.asleep.CompareAndSwap(true, false) {
+		select {
+		case r.rouse <- struct{}{}:
+		default: // it was roused before and did not look yet
+		}
+	}
+	q.answer(r, head, q.handle(c.in, c.out))
+	r.served.Add(1)
+	return r.busy.CompareAndSwap(since, 0)
+}
+
+// next takes one chain off the ring, nil when there is none, and tells whether there are more.
+func (q *queue) next(r *run) (head uint16, c *chain, more bool, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for !r.stopped {
+		head, ok, err := r.ring.pop()
+		if err != nil {
+			return 0, nil, false, err
+		}
+		if ok {
+			c, err := parseChain(r.ring.mem, r.ring.desc, head)
+			if err != nil {
+				return 0, nil, false, err
+			}
+			return head, c, r.ring.waiting(), nil
+		}
+		if !r.ring.wantKick() {
+			return 0, nil, false, nil
+		}
+	}
+	return 0, nil, false, errStopped
+}
+
+var errStopped = errors.New("the ring was stopped")
+
+// wait returns when the guest kicked, errStopped when the ring is to stop.
+func (r *run) wait() error {
+	var err error
+	if control := r.kick.Control(func(kick uintptr) { err = r.wake.waitWith(int(kick)) }); control != nil {
+		return fmt.Errorf("kick: %w", control)
+	}
+	return err
+}
+
+// Times of the watchdog.
+const (
+	holdUp    = 5 * time.Millisecond // a reader that serves one request for so long has another take over
+	sleepsFor = 20                   // looks without a request after which the watchdog sleeps
+)
+
+// watch begins another reader where a request holds one up, until the run ends: the guest's other requests
+// must not wait for it. It sleeps while the guest asks for nothing.
+func (q *queue) watch(r *run) {
+	var last, quiet int64
+	pause := time.NewTimer(holdUp)
+	defer pause.Stop()
+	for {
+		select {
+		case <-r.reader:
+			return
+		case <-pause.C:
+		}
+		since := r.busy.Load()
+		if since != 0 && monotonic()-since > int64(holdUp) && q.depose(r, since) {
+			go q.read(r)
+		}
+		served := r.served.Load()
+		if quiet++; served != last || since != 0 {
+			last, quiet = served, 0
+		}
+		if quiet > sleepsFor && !r.sleep() {
+			return
+		}
+		pause.Reset(holdUp)
+	}
+}
+
+// sleep returns when a reader serves a request; false at the run's end.
+func (r *run) sleep() bool {
+	r.asleep.Store(true)
+	if r.busy.Load() != 0 {
+		r.asleep.Store(false)
+		return true
+	}
+	select {
+	case <-r.rouse:
+		return true
+	case <-r.reader:
+		return false
+	}
+}
+
+// depose takes the ring from a reader that is busy since then. The memory is held for the next one.
+func (q *queue) depose(r *run, since int64) bool {
+	r.ring.mem.hold()
+	if r.busy.CompareAndSwap(since, 0) {
+		return true
+	}
+	r.ring.mem.release()
+	return false
+}
+
+// monotonic is nanoseconds of a clock that no one sets; never 0.
+func monotonic() int64 {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // it never fails
+	return t.Nano() | 1
+}
+
+// doorbell wakes a reader out of its system call.
+type doorbell struct {
+	mu sync.Mutex
+	fd int // -1 when it is closed
+}
+
+func newDoorbell() (*doorbell, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	return &doorbell{fd: fd}, nil
+}
+
+func (d *doorbell) ring() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fd >= 0 {
+		one := [8]byte{1}
+		_, _ = unix.Write(d.fd, one[:]) // a counter that is full wakes all the same
+	}
+}
+
+// close is for the reader, which alone waits.
+func (d *doorbell) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	unix.Close(d.fd)
+	d.fd = -1
+}
+
+// waitWith waits for the bell, which is errStopped, or for the guest's kick, which it takes.
+func (d *doorbell) waitWith(kick int) error {
+	fds := [2]unix.PollFd{{Fd: int32(kick), Events: unix.POLLIN}, {Fd: int32(d.fd), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(fds[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for a kick: %w", err)
+		}
+		if fds[1].Revents != 0 {
+			return errStopped
+		}
+		if fds[0].Revents&^unix.POLLIN != 0 {
+			return errors.New("kick: the descriptor is no event counter")
+		}
+		if fds[0].Revents == 0 {
+			continue
+		}
+		var counter [8]byte
+		if _, err := unix.Read(kick, counter[:]); err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("kick: %w", err)
+		}
+		return nil
+	}
+}
