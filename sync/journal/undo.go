@@ -43,6 +43,7 @@ type Undoer struct {
 	Keeper Keeper
 
 	report Report
+	made   map[string]bool // by the guest, to be removed by this undo
 }
 
 // Keeper is a [Writer] as an undo needs it.
@@ -83,15 +84,21 @@ func (u *Undoer) after(p string) {
 func (u *Undoer) Undo(paths []string) Report {
 	all := u.History.paths(paths)
 	// Folders from the top, then what is in them; what the guest made goes last, from the bottom.
-	var made []string
+	var made, old []string
+	u.made = map[string]bool{}
 	for _, p := range all {
 		if u.Skip != nil && u.Skip(p) {
 			continue
 		}
 		if e := u.History.entries[p]; e.last != nil && e.last.Kind == None {
 			made = append(made, p)
+			u.made[p] = true
 			continue
 		}
+		old = append(old, p)
+	}
+	for _, p := range old {
+		u.unblock(p)
 		u.restore(p)
 	}
 	slices.Reverse(made)
@@ -106,6 +113,19 @@ func (u *Undoer) Undo(paths []string) Report {
 
 func (u *Undoer) missing(p string, err error) {
 	u.report.Missing = append(u.report.Missing, Lost{p, err.Error()})
+}
+
+// unblock takes away what the guest made where a folder on the way to a path was: else the path would lead
+// through a link of the guest's, or nowhere.
+func (u *Undoer) unblock(p string) {
+	for i, c := range p {
+		if c != '/' || !u.made[p[:i]] {
+			continue
+		}
+		if now, err := current(u.Root, p[:i]); err == nil && now.Kind != Dir {
+			u.remove(p[:i])
+		}
+	}
 }
 
 // guests tells whether what stands at a path is as the guest left it.

@@ -274,6 +274,29 @@ func TestHostileJournal(t *testing.T) {
 	}
 }
 
+// TestUndoThroughALinkOfTheGuests: where the guest put a link in a folder's place, the folder is back, and what the
+// link led to is as it was.
+func TestUndoThroughALinkOfTheGuests(t *testing.T) {
+	for _, target := range []string{"target", "none"} {
+		w, dir := journaled(t)
+		w.write(t, filepath.Join(w.dir, "target/x"), "another")
+		w.guestMkdir("d")
+		w.write(t, filepath.Join(w.dir, "d/x"), "host's")
+		w.guestRename("d", "a")
+		_, err := w.fuse(6, w.work, name("d", target))
+		w.check(err)
+		report := w.undo(t, dir)
+		for path, want := range map[string]string{"d/x": "host's", "target/x": "another"} {
+			if got, err := os.ReadFile(filepath.Join(w.dir, path)); err != nil || string(got) != want {
+				t.Errorf("link to %s: %s holds %q, %v; %+v", target, path, got, err, report)
+			}
+		}
+		if entries, err := os.ReadDir(filepath.Join(w.dir, "target")); err != nil || len(entries) != 1 {
+			t.Errorf("beside it: %v, %v", entries, err)
+		}
+	}
+}
+
 // TestNothingOfTheHostsIsLost plays random histories of a guest and the host's user on few paths. Every content that
 // the user wrote, and did not himself remove or replace, is in the tree or in the journal; and after undo each
 // path has the user's last content again.
