@@ -29,15 +29,15 @@ type Writer struct {
 	mu     sync.Mutex
 	id     int
 	file   logWriter
-	size   int64            // of the log: the records that are whole
-	torn   bool             // behind them may be what a full disk took of one
-	seen   map[string]Kind  // by place: recorded since the checkpoint, as what
-	meta   map[string]bool  // by place: only mode and times were recorded
-	left   map[fileID]State // what the guest left, by inode
-	data   int              // contents of this checkpoint
-	used   int64            // bytes of all checkpoints
-	full   bool             // told that maxPaths is reached
-	broken bool             // told that the log cannot be written
+	size   int64           // of the log: the records that are whole
+	torn   bool            // behind them may be what a full disk took of one
+	seen   map[string]Kind // by place: recorded since the checkpoint, as what
+	meta   map[string]bool // by place: only mode and times were recorded
+	left   map[fileID]left // what the guest left, by inode
+	data   int             // contents of this checkpoint
+	used   int64           // bytes of all checkpoints
+	full   bool            // told that maxPaths is reached
+	broken bool            // told that the log cannot be written
 }
 
 // logWriter is a file that is appended to.
@@ -47,6 +47,12 @@ type logWriter interface {
 }
 
 type fileID struct{ dev, ino uint64 }
+
+// left is a file as the guest left it. Its place was recorded in that checkpoint; 0: in none that is known.
+type left struct {
+	State
+	checkpoint int
+}
 
 // Place is where something is: an export's name and components below it.
 type Place struct {
@@ -67,7 +73,7 @@ func OpenUndo(dir string, limits Limits, label string, log *slog.Logger) (*Write
 }
 
 func open(dir string, limits Limits, label string, undo bool, log *slog.Logger) (*Writer, error) {
-	w := &Writer{dir: dir, limits: limits.orDefaults(), undo: undo, log: log, left: map[fileID]State{}}
+	w := &Writer{dir: dir, limits: limits.orDefaults(), undo: undo, log: log, left: map[fileID]left{}}
 	if _, err := w.Checkpoint(label); err != nil {
 		return nil, err
 	}
@@ -386,7 +392,11 @@ func (w *Writer) walkOne(from, to Place, src Source, left *int, f func(from, to 
 // noteLeft writes down what the guest left. The caller holds the lock.
 func (w *Writer) noteLeft(at Place, src Source, now State) {
 	if st, err := src.stat(); err == nil && len(w.left) < maxPaths {
-		w.left[fileID{st.Dev, st.Ino}] = now
+		l := left{State: now}
+		if _, known := w.seen[at.key()]; known {
+			l.checkpoint = w.id // a checkpoint may have begun since Before
+		}
+		w.left[fileID{st.Dev, st.Ino}] = l
 	}
 	w.append(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: now})
 }
@@ -430,26 +440,35 @@ func (w *Writer) After(at Place, src Source) {
 	w.noteLeft(at, src, stateOf(&st, src))
 }
 
-// Wrote is After for a file that is written to again and again: it is noted now, and told with Settle.
-func (w *Writer) Wrote(src Source) {
+// Wrote is After for a file that is written to again and again: it is noted now, and told with After when it is closed. checkpoint is
+// what Own gave before the change was recorded: another may have begun since.
+func (w *Writer) Wrote(src Source, checkpoint int) {
 	if w == nil {
 		return
 	}
+	st, err := src.stat()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if st, err := src.stat(); err == nil && len(w.left) < maxPaths {
-		w.left[fileID{st.Dev, st.Ino}] = stateOf(&st, src)
+	if err == nil && len(w.left) < maxPaths {
+		w.left[fileID{st.Dev, st.Ino}] = left{stateOf(&st, src), checkpoint}
 	}
 }
 
-// Gone forgets an inode that is removed: its number may be another file's soon.
-func (w *Writer) Gone(dev, ino uint64) {
+// Own tells whether a file is as the guest left it, and recorded, in this checkpoint, so that Before has nothing to
+// record. It gives the checkpoint's number, for Wrote.
+func (w *Writer) Own(src Source) (checkpoint int, own bool) {
 	if w == nil {
-		return
+		return 0, true
 	}
+	st, err := src.stat()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.left, fileID{dev, ino})
+	if err != nil {
+		return w.id, false
+	}
+	l, ok := w.left[fileID{st.Dev, st.Ino}]
+	ok = ok && st.Nlink == 1 // else another of its names may be the one recorded
+	return w.id, ok && l.checkpoint == w.id && l.same(stateOf(&st, src))
 }
 
 // keeper lets an undo use a writer: the undo is then a checkpoint like any other.

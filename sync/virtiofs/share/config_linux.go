@@ -22,7 +22,11 @@ func (t *Tree) isConfig(dir *node, name string) bool {
 // config. What is checked is copied to a file that the guest never had open, and the copy
 // takes the place. The caller holds names for writing, so nobody opens the copy before.
 func (t *Tree) replaceConfig(from *node, old string, to *node, name string) fuse.Status {
-	if s := t.mayName(from, old, unix.S_IFDIR); s != fuse.OK {
+	place, err := t.below(from, old)
+	if err != nil {
+		return status(err)
+	}
+	if s := t.mayName(from, old, place, unix.S_IFDIR); s != fuse.OK {
 		return s
 	}
 	parts, err := t.place(to)

@@ -33,8 +33,8 @@ func (t *Tree) place(n *node) ([]string, error) {
 }
 
 func (t *Tree) readLink(fd int) (string, error) {
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(t.self, (&node{fd: fd}).link(), buf)
+	var buf [unix.PathMax]byte
+	n, err := unix.Readlinkat(t.self, (&node{fd: fd}).link(), buf[:])
 	if err != nil {
 		return "", err
 	}
@@ -83,13 +83,10 @@ func (t *Tree) below(dir *node, name string) ([]string, error) {
 // mayName tells whether the guest may make or remove a name in a folder. kind is what
 // would stand there: on the way to a protected path no link may, and nothing but a
 // folder may be called .git, because a file of that name points elsewhere (see mayCreate for those that may).
-func (t *Tree) mayName(dir *node, name string, kind uint32) fuse.Status {
+// parts is the name's place, see below.
+func (t *Tree) mayName(dir *node, name string, parts []string, kind uint32) fuse.Status {
 	if dir.export.ReadOnly {
 		return fuse.EROFS
-	}
-	parts, err := t.below(dir, name)
-	if err != nil {
-		return status(err)
 	}
 	if s := t.allow(dir.export, parts); s != fuse.OK {
 		return s
@@ -102,39 +99,28 @@ func (t *Tree) mayName(dir *node, name string, kind uint32) fuse.Status {
 
 // mayRemove tells whether a name may go. A git configuration below the top goes with
 // the clone that the guest made there.
-func (t *Tree) mayRemove(dir *node, name string) fuse.Status {
-	parts, err := t.below(dir, name)
-	if err != nil {
-		return status(err)
-	}
+func (t *Tree) mayRemove(dir *node, name string, parts []string) fuse.Status {
 	if !dir.export.ReadOnly && len(parts) > 2 && t.opts.Guard.Vetted(parts) {
 		return t.allow(dir.export, parts[:len(parts)-1])
 	}
 	if guard.PointerAt(parts) != guard.NoPointer { // it goes with the worktree
 		return t.mayPoint(dir, name, parts)
 	}
-	return t.mayName(dir, name, unix.S_IFDIR)
+	return t.mayName(dir, name, parts, unix.S_IFDIR)
 }
 
 // mayMove tells whether what stands at from/old may be moved to to/name, where no link may
 // come to stand on the way to a protected path, and no folder that would bring one along or
 // take one away.
 func (t *Tree) mayMove(from *node, old string, to *node, name string) fuse.Status {
-	if s := t.mayName(from, old, unix.S_IFDIR); s != fuse.OK {
-		return s
-	}
-	kind, err := kindOf(from.fd, old)
+	source, err := t.below(from, old)
 	if err != nil {
 		return status(err)
 	}
-	if s := t.mayName(to, name, kind); s != fuse.OK || kind != unix.S_IFDIR {
+	if s := t.mayName(from, old, source, unix.S_IFDIR); s != fuse.OK {
 		return s
 	}
-	return t.mayMoveFolder(from, old, to, name)
-}
-
-func (t *Tree) mayMoveFolder(from *node, old string, to *node, name string) fuse.Status {
-	source, err := t.below(from, old)
+	kind, err := kindOf(from.fd, old)
 	if err != nil {
 		return status(err)
 	}
@@ -142,6 +128,13 @@ func (t *Tree) mayMoveFolder(from *node, old string, to *node, name string) fuse
 	if err != nil {
 		return status(err)
 	}
+	if s := t.mayName(to, name, target, kind); s != fuse.OK || kind != unix.S_IFDIR {
+		return s
+	}
+	return t.mayMoveFolder(from, old, source, target)
+}
+
+func (t *Tree) mayMoveFolder(from *node, old string, source, target []string) fuse.Status {
 	into, outOf := guard.InDependencies(target), guard.InDependencies(source)
 	if outOf && !into || into && !outOf && t.hides(from.fd, old, new(int)) {
 		return fuse.EXDEV // mv(1) copies then, and each name is looked at

@@ -15,7 +15,8 @@ type handle struct {
 	fd      int
 	export  *export // of a file that may be written to, for the journal
 	pointer guard.Pointer
-	dirty   atomic.Bool // it was written to and not yet told
+	dirty   atomic.Bool  // it was written to and not yet told
+	noted   atomic.Int64 // when its place was last noted as recent, in nanoseconds since 1970
 	holders atomic.Int64
 	mu      sync.Mutex // a folder's reading place
 	dir     *dirReader // nil for files
@@ -182,12 +183,16 @@ func (t *Tree) openedKnown(h *handle, out *fuse.CreateOut) fuse.Status {
 func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (*handle, fuse.Status) {
 	t.names.RLock()
 	defer t.names.RUnlock()
-	kind, s := t.mayCreate(dir, name)
+	parts, err := t.below(dir, name)
+	if err != nil {
+		return nil, status(err)
+	}
+	kind, s := t.mayCreate(dir, name, parts)
 	if s != fuse.OK {
 		return nil, s
 	}
 	flags := int(in.Flags&openFlags) | unix.O_CREAT | unix.O_EXCL | unix.O_NONBLOCK
-	e := t.entryOf(dir, name)
+	e := t.entryAt(dir, name, parts)
 	if !t.exists(dir, name) {
 		t.before(e)
 	}
@@ -250,6 +255,10 @@ func (t *Tree) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut
 	}
 	return t.openedKnown(newHandle(fd, dir.export, in.Flags, guard.NoPointer), out)
 }
+
+// Flush implements fuse.RawFileSystem. ENOSYS tells the guest's kernel, once, that a close needs no word of ours: it
+// has written all back by then, and locks are its own.
+func (t *Tree) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
 
 // Release implements fuse.RawFileSystem.
 func (t *Tree) Release(_ <-chan struct{}, in *fuse.ReleaseIn) { t.closeHandle(in.Fh) }

@@ -28,7 +28,18 @@ func (t *Tree) entryOf(dir *node, name string) entry {
 		return entry{}
 	}
 	parts, err := t.below(dir, name)
-	return entry{t.at(dir.export, parts), journal.Source{FD: dir.fd, Name: name}, err == nil}
+	if err != nil {
+		return entry{}
+	}
+	return t.entryAt(dir, name, parts)
+}
+
+// entryAt is entryOf for a name whose place is known.
+func (t *Tree) entryAt(dir *node, name string, parts []string) entry {
+	if t.opts.Journal == nil {
+		return entry{}
+	}
+	return entry{t.at(dir.export, parts), journal.Source{FD: dir.fd, Name: name}, true}
 }
 
 // fileOf is a descriptor, for the journal; one without a name any more is nothing to keep.
@@ -69,17 +80,30 @@ func (t *Tree) changing(h *handle, f func() error) error {
 }
 
 // changed is changing for a caller that holds names.
+//
+// Most writes follow another one by the same handle. Such a one is known to the journal by the file alone, and its
+// place was noted as recent a moment ago: it costs two looks at the file.
 func (t *Tree) changed(h *handle, f func() error) error {
-	e := t.fileOf(h.export, h.fd)
-	t.before(e)
-	err := f()
-	if e.ok {
-		h.dirty.Store(true)
-		t.recent.add(e.at.Export+"\x00"+e.at.Path, time.Now())
-		t.opts.Journal.Wrote(e.src)
+	now := time.Now()
+	checkpoint, own := t.opts.Journal.Own(journal.Source{FD: h.fd})
+	if !own || now.UnixNano()-h.noted.Load() > int64(renote) {
+		e := t.fileOf(h.export, h.fd)
+		if !e.ok {
+			return f() // it has no name any more
+		}
+		t.before(e)
+		t.recent.add(e.at.Export+"\x00"+e.at.Path, now)
+		h.noted.Store(now.UnixNano())
 	}
+	err := f()
+	h.dirty.Store(true)
+	t.opts.Journal.Wrote(journal.Source{FD: h.fd}, checkpoint)
 	return err
 }
+
+// renote is after how long the place of a file that is written to is noted again. What moves it meanwhile notes
+// the new one, for longer than that: recentFor.
+const renote = time.Second
 
 // settle writes down what the guest left in a file that it closes.
 func (t *Tree) settle(h *handle) {

@@ -169,10 +169,14 @@ func (t *Tree) make(id uint64, name string, kind uint32, out *fuse.EntryOut, f f
 	defer t.release(dir)
 	t.names.RLock()
 	defer t.names.RUnlock()
-	if s := t.mayName(dir, name, kind); s != fuse.OK {
+	parts, err := t.below(dir, name)
+	if err != nil {
+		return status(err)
+	}
+	if s := t.mayName(dir, name, parts, kind); s != fuse.OK {
 		return s
 	}
-	e := t.entryOf(dir, name)
+	e := t.entryAt(dir, name, parts)
 	if !t.exists(dir, name) {
 		t.before(e)
 	}
@@ -231,16 +235,20 @@ func (t *Tree) remove(id uint64, name string, flags int) fuse.Status {
 	defer t.release(dir)
 	t.names.RLock()
 	defer t.names.RUnlock()
-	if s := t.mayRemove(dir, name); s != fuse.OK {
+	parts, err := t.below(dir, name)
+	if err != nil {
+		return status(err)
+	}
+	if s := t.mayRemove(dir, name, parts); s != fuse.OK {
 		return s
 	}
-	e := t.entryOf(dir, name)
+	e := t.entryAt(dir, name, parts)
 	t.before(e)
-	err := unix.Unlinkat(dir.fd, name, flags)
-	if err == nil {
-		t.after(e)
+	if err := unix.Unlinkat(dir.fd, name, flags); err != nil {
+		return status(err)
 	}
-	return status(err)
+	t.after(e)
+	return fuse.OK
 }
 
 // Rename implements fuse.RawFileSystem.

@@ -44,15 +44,11 @@ func (t *Tree) allowPointer(e *export, parts []string) fuse.Status {
 }
 
 // mayCreate tells whether the guest may make a regular file, and what it would be.
-func (t *Tree) mayCreate(dir *node, name string) (guard.Pointer, fuse.Status) {
-	parts, err := t.below(dir, name)
-	if err != nil {
-		return guard.NoPointer, status(err)
-	}
+func (t *Tree) mayCreate(dir *node, name string, parts []string) (guard.Pointer, fuse.Status) {
 	if kind := guard.PointerAt(parts); kind != guard.NoPointer {
 		return kind, t.mayPoint(dir, name, parts)
 	}
-	return guard.NoPointer, t.mayName(dir, name, unix.S_IFREG)
+	return guard.NoPointer, t.mayName(dir, name, parts, unix.S_IFREG)
 }
 
 // mayWrite tells whether the guest may open a file to write to it, and what it is.
