@@ -297,6 +297,54 @@ func TestUndoThroughALinkOfTheGuests(t *testing.T) {
 	}
 }
 
+// TestUndoOfWritesByOneHandle: between two writes by a handle that stays open, what the user does is not taken for the guest's.
+func TestUndoOfWritesByOneHandle(t *testing.T) {
+	for name, c := range map[string]struct {
+		between func(full string) error
+		want    string
+	}{
+		"nothing":        {func(string) error { return nil }, "host's"},
+		"an edit":        {func(full string) error { return os.WriteFile(full, []byte("host's second"), 0o600) }, "host's second"},
+		"another's name": {func(full string) error { return os.Rename(full, full+".moved") }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, dir := journaled(t)
+			full := filepath.Join(w.dir, "f")
+			w.write(t, full, "host's")
+			node, err := w.node("f")
+			w.check(err)
+			h, err := w.openToWrite(node, 0)
+			w.check(err)
+			w.check(w.writeAt(h, "GUEST", 0))
+			w.check(c.between(full))
+			w.check(w.writeAt(h, "AGAIN", 0))
+			_, err = w.fuse(18, node, pack(h), words(0, 0), pack(0))
+			w.check(err)
+			report := w.undo(t, dir)
+			if got, err := os.ReadFile(full); c.want != "" && (err != nil || string(got) != c.want) {
+				t.Errorf("%q, %v; want %q; %+v", got, err, c.want, report)
+			}
+			if len(report.Missing) > 0 {
+				t.Errorf("%+v", report)
+			}
+		})
+	}
+}
+
+// TestUndoOfLinkedFile: a file that the user gave two names has its content back at each that the guest wrote to.
+func TestUndoOfLinkedFile(t *testing.T) {
+	w, dir := journaled(t)
+	w.write(t, filepath.Join(w.dir, "a"), "host's")
+	w.check(os.Link(filepath.Join(w.dir, "a"), filepath.Join(w.dir, "b")))
+	w.guestPatch("a", "!")
+	w.guestPatch("b", "?")
+	report := w.undo(t, dir)
+	got, err := os.ReadFile(filepath.Join(w.dir, "a"))
+	if err != nil || string(got) != "host's" || len(report.Missing) > 0 {
+		t.Errorf("%q, %v; %+v", got, err, report)
+	}
+}
+
 // TestNothingOfTheHostsIsLost plays random histories of a guest and the host's user on few paths. Every content that
 // the user wrote, and did not himself remove or replace, is in the tree or in the journal; and after undo each
 // path has the user's last content again.
