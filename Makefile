@@ -9,7 +9,7 @@ AGENTS     := machine/guest/agent/sbx-guest-amd64 machine/guest/agent/sbx-guest-
 GUEST_SRC  := $(shell find cmd/sbx-guest machine/guest sync/tree sync/mirror sync/virtiofs/nudge -name '*.go' -not -name '*_test.go') go.mod
 HOST_SRC   := $(shell find . -path ./bin -prune -o -name '*.go' -not -name '*_test.go' -print) $(shell find . -name '*.yaml' -not -path './bin/*') go.mod
 
-.PHONY: build setup quickstart test unit egress-report workspace-report fuzz cross vm lint fmt bench bench-network bench-mount install clean
+.PHONY: build setup quickstart test unit egress-report workspace-report fuzz cross vm lint fmt bench bench-network bench-mount bench-sync install clean
 
 build: bin/sbx
 
@@ -63,7 +63,7 @@ lint: $(LINT)
 	go mod tidy -diff
 	$(LINT) run
 
-bench: build bin/gvproxy
+bench: build bin/gvproxy bin/mutagen
 	.ci/setup bench
 	go run ./e2e/bench -sbx bin/sbx -o bin/bench.json
 
@@ -77,9 +77,22 @@ bench-mount: build
 	.ci/setup bench
 	go run ./e2e/bench -only mount -o bin/bench-mount.json
 
+# Modes sync and review's engine against mutagen, unison and rsync.
+bench-sync: bin/mutagen
+	.ci/setup bench
+	go run ./e2e/bench -only sync -o bin/bench-sync.json
+
 # gvisor-tap-vsock as it ships, with the gVisor it was released with.
 bin/gvproxy:
 	GOFLAGS= GOBIN=$(CURDIR)/bin go install github.com/containers/gvisor-tap-vsock/cmd/gvproxy@v0.8.9
+
+# mutagen as it ships. It is built by way of a module of its own: `go install` asks for a list of versions that not
+# every proxy has.
+bin/mutagen:
+	mkdir -p bin/mutagen.src
+	printf 'module peers\n\ngo 1.25\n\nrequire github.com/mutagen-io/mutagen v0.18.1\n' > bin/mutagen.src/go.mod
+	cd bin/mutagen.src && GOFLAGS=-mod=mod go build -tags mutagencli -o ../mutagen github.com/mutagen-io/mutagen/cmd/mutagen
+	rm -r bin/mutagen.src
 
 install: build
 	install -D -m 0755 bin/sbx $(DESTDIR)$(PREFIX)/bin/sbx

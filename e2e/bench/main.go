@@ -10,7 +10,7 @@
 //
 // The peers of the network are gvisor-tap-vsock, passt and slirp4netns, in namespaces and
 // without a machine: nets_linux.go. Those of the mount are virtiofsd and 9p, in one guest:
-// mount_linux.go.
+// mount_linux.go. Those of the mirror are mutagen, unison and rsync, on this host: sync_linux.go.
 package main
 
 import (
@@ -46,6 +46,8 @@ type options struct {
 	gvproxy      string // the program of gvisor-tap-vsock
 	netSamples   int    // rounds of the network
 	mountSamples int    // rounds of the mounts
+	mutagen      string // the program of mutagen
+	syncSamples  int    // rounds of the mirrors with few files
 	only         string // one suite, or all
 }
 
@@ -59,7 +61,9 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.gvproxy, "gvproxy", "bin/gvproxy", "gvisor-tap-vsock's program")
 	flags.IntVar(&o.netSamples, "net-samples", 3, "rounds of the network")
 	flags.IntVar(&o.mountSamples, "mount-samples", 3, "rounds of the mounts")
-	flags.StringVar(&o.only, "only", "", "one of limits, network, mount, starts, execs (default: all)")
+	flags.StringVar(&o.mutagen, "mutagen", "bin/mutagen", "mutagen's program")
+	flags.IntVar(&o.syncSamples, "sync-samples", 3, "rounds of the mirrors with 10,000 files")
+	flags.StringVar(&o.only, "only", "", "one of limits, network, mount, sync, starts, execs (default: all)")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -90,7 +94,7 @@ func run(ctx context.Context, args []string) error {
 	for _, suite := range []struct {
 		name string
 		run  func(context.Context, options, string) ([]row, error)
-	}{{"limits", limits}, {"network", networks}, {"mount", mounts}, {"starts", starts}, {"execs", execs}} {
+	}{{"limits", limits}, {"network", networks}, {"mount", mounts}, {"sync", syncs}, {"starts", starts}, {"execs", execs}} {
 		if o.only != "" && o.only != suite.name {
 			continue
 		}

@@ -48,24 +48,6 @@ const (
 	sbxWord   = "net-sbx"   // the gateway, alone in its process as the peers are
 )
 
-// part runs the part that args name. The second result says whether they name one.
-func part(ctx context.Context, args []string) (err error, is bool) {
-	if len(args) == 0 {
-		return nil, false
-	}
-	switch args[0] {
-	case labWord:
-		return runLab(ctx, args[1:]), true
-	case guestWord:
-		return runGuest(args[1:]), true
-	case sbxWord:
-		return runSbx(ctx, args[1:]), true
-	case mountWord:
-		return runMountGuest(args[1:]), true
-	}
-	return nil, false
-}
-
 // side is one network with a guest behind it.
 type side struct {
 	network, guest *exec.Cmd
@@ -128,17 +110,20 @@ func (s *side) cpu() (time.Duration, error) {
 }
 
 // resident is the network process's memory in MiB.
-func (s *side) resident() (float64, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/status", s.network.Process.Pid))
+func (s *side) resident() (float64, error) { return memoryOf(s.network.Process.Pid, "VmRSS:") }
+
+// memoryOf is a process's memory in MiB, as the field of /proc/PID/status has it.
+func memoryOf(pid int, field string) (float64, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if rest, ok := strings.CutPrefix(lines.Text(), "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(lines.Text(), field); ok {
 			kib, err := strconv.Atoi(strings.Fields(rest)[0])
 			return float64(kib) / 1024, err
 		}
 	}
-	return 0, errors.New("no VmRSS")
+	return 0, fmt.Errorf("no %s of process %d", field, pid)
 }

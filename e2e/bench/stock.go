@@ -219,9 +219,13 @@ func freePort(ctx context.Context) (int, error) {
 
 // command runs a program and puts what it said into the error.
 func command(ctx context.Context, name string, args ...string) error {
-	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: %w: %s", name, err, lastLines(out))
+	return finish(exec.CommandContext(ctx, name, args...))
+}
+
+// finish runs a command whose output matters if it fails.
+func finish(cmd *exec.Cmd) error {
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", cmd.Args[0], err, lastLines(out))
 	}
 	return nil
 }
