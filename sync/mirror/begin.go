@@ -22,7 +22,9 @@ func (e *engine) begin(ctx context.Context) error {
 	e.base, e.agreed = base, lost != ""
 	e.h, e.g = tree.Tree{}, tree.Tree{}
 	for p, entry := range base {
-		e.h[p] = entry // their stamps
+		if !e.masked(p, entry) { // the mask may be new
+			e.h[p] = entry // their stamps
+		}
 	}
 	e.compare()
 	if err := e.look(ctx, []string{""}, []string{""}); err != nil {

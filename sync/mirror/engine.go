@@ -87,21 +87,33 @@ func (e *engine) scan(ctx context.Context, r replica, paths []string, known tree
 	}
 	found, err := r.Scan(ctx, paths, known)
 	for p, entry := range found {
-		// Also what is no file any more: a folder of that name could hide one.
-		if entry.Kind != tree.Folder && e.policy.mask.Masked(strings.Split(p, "/")) {
+		if known[p].Kind == entry.Kind {
+			continue // it was asked about when it was new
+		}
+		if e.masked(p, entry) {
 			delete(found, p)
 		}
 	}
 	return found, err
 }
 
+// masked tells whether neither side's entry is mirrored. Also what is no file any more: a folder of that name
+// could hide one.
+func (e *engine) masked(p string, entry tree.Entry) bool {
+	return entry.Kind != tree.Folder && e.policy.mask.Masked(strings.Split(p, "/"))
+}
+
 // merge puts what was found at and below the paths in the place of what was known.
 func (e *engine) merge(t tree.Tree, paths []string, found tree.Tree) {
 	for _, p := range t.Below(paths) {
-		e.set(t, p, tree.Entry{})
+		if found[p].Kind == tree.None {
+			e.set(t, p, tree.Entry{})
+		}
 	}
 	for p, entry := range found {
-		e.set(t, p, entry)
+		if t[p] != entry {
+			e.set(t, p, entry)
+		}
 	}
 }
 

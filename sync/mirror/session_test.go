@@ -352,3 +352,25 @@ func TestMaskedFilesNeverReachTheGuest(t *testing.T) {
 		t.Errorf("guest %q", g)
 	}
 }
+
+// What is masked from the second session on was agreed on in the first: it must not be known for that.
+func TestMaskedLater(t *testing.T) {
+	r := newRig(t, nil)
+	write(t, r.host, "settings.json", "harmless")
+	r.start(t)
+	r.flush(t)
+	r.Close()
+	write(t, r.host, "settings.json", "secret")
+	os.Remove(filepath.Join(r.guest, "settings.json"))
+	r.cfg.Mask = []string{"settings.json"}
+	r.start(t)
+	r.flush(t)
+	if g := contents(r.guest); g["settings.json"] != "" {
+		t.Errorf("the guest has %q", g["settings.json"])
+	}
+	write(t, r.guest, "settings.json", "the guest's")
+	r.flush(t)
+	if h, g := contents(r.host), contents(r.guest); h["settings.json"] != "secret" || g["settings.json"] != "the guest's" {
+		t.Errorf("the host has %q, the guest %q", h["settings.json"], g["settings.json"])
+	}
+}
