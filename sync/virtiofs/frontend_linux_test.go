@@ -212,8 +212,14 @@ func (f *frontend) exchange(request []byte) ([]byte, error) {
 	return append([]byte(nil), f.mem[outAt:outAt+int(n)]...), nil
 }
 
-// call makes a FUSE request. The error is the guest's errno.
+// fuse makes a FUSE request of the guest's root. The error is the guest's errno.
 func (f *frontend) fuse(opcode uint32, node uint64, body ...[]byte) ([]byte, error) {
+	f.t.Helper()
+	return f.fuseAs(0, opcode, node, body...)
+}
+
+// fuseAs is fuse for another user of the guest.
+func (f *frontend) fuseAs(uid, opcode uint32, node uint64, body ...[]byte) ([]byte, error) {
 	f.t.Helper()
 	f.unique++
 	request := make([]byte, 40)
@@ -225,6 +231,7 @@ func (f *frontend) fuse(opcode uint32, node uint64, body ...[]byte) ([]byte, err
 	e.PutUint32(request[4:], opcode)
 	e.PutUint64(request[8:], f.unique)
 	e.PutUint64(request[16:], node)
+	e.PutUint32(request[24:], uid)
 	reply, err := f.exchange(request)
 	f.check(err)
 	if len(reply) < 16 || e.Uint64(reply[8:]) != f.unique {

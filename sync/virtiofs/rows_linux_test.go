@@ -160,13 +160,19 @@ func devicesAndOwners(t *testing.T, w *world) {
 	before, err := os.Stat(filepath.Join(w.dir, "f"))
 	w.check(err)
 	for _, uid := range []uint32{0, 65534, 4_000_000_000} {
-		_, err := w.setattr(node, 1<<1, 0, uid, 0)
-		w.want("chown", err, unix.EPERM)
+		_, err := w.chown(1000, node, uid, uid)
+		w.want("chown by a user", err, unix.EPERM)
+		out, err := w.chown(0, node, uid, uid)
+		w.want("chown by root", err, nil)
+		if owner := binary.NativeEndian.Uint32(out[16+68:]); owner != 1000 {
+			t.Errorf("the guest's root was told of owner %d", owner)
+		}
 	}
 	after, err := os.Stat(filepath.Join(w.dir, "f"))
 	w.check(err)
-	if before.Sys().(*syscall.Stat_t).Uid != after.Sys().(*syscall.Stat_t).Uid {
-		t.Error("the owner changed")
+	old, now := before.Sys().(*syscall.Stat_t), after.Sys().(*syscall.Stat_t)
+	if old.Uid != now.Uid || old.Gid != now.Gid || before.Mode() != after.Mode() {
+		t.Errorf("owner and mode were %d:%d %v and are %d:%d %v", old.Uid, old.Gid, before.Mode(), now.Uid, now.Gid, after.Mode())
 	}
 }
 

@@ -135,14 +135,21 @@ func TestOwnersAndModes(t *testing.T) {
 		t.Errorf("mode %v, %v", st.Mode(), err)
 	}
 	for owner, want := range map[[2]uint32]error{{1000, 1001}: nil, {0, 1001}: unix.EPERM, {1000, 0}: unix.EPERM, {4e9, 4e9}: unix.EPERM} {
-		_, err := w.setattr(node, 1<<1|1<<2, 0, owner[0], owner[1])
+		_, err := w.chown(1000, node, owner[0], owner[1])
 		w.want("chown", err, want)
+		_, err = w.chown(0, node, owner[0], owner[1])
+		w.want("chown by root", err, nil)
 	}
 	for kind, want := range map[uint32]error{unix.S_IFCHR: unix.EPERM, unix.S_IFBLK: unix.EPERM, unix.S_IFIFO: nil, unix.S_IFSOCK: nil} {
 		_, err := w.fuse(8, w.work, words(kind|0o666, 0x103, 0, 0), name("n"))
 		w.want("mknod", err, want)
 		os.Remove(filepath.Join(w.dir, "n"))
 	}
+}
+
+// chown asks for another owner, as a user of the guest.
+func (f *frontend) chown(as uint32, node uint64, uid, gid uint32) ([]byte, error) {
+	return f.fuseAs(as, 4, node, words(1<<1|1<<2, 0), pack(0, 0, 0, 0, 0, 0), words(0, 0, 0, 0, 0, uid, gid, 0))
 }
 
 func (f *frontend) setattr(node uint64, valid, mode, uid, gid uint32) ([]byte, error) {

@@ -71,6 +71,9 @@ func (t *Tree) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 		return fuse.Status(unix.ESTALE)
 	}
 	defer t.release(n)
+	if in.InHeader.Uid == 0 {
+		in.Valid &^= fuse.FATTR_UID | fuse.FATTR_GID // see setOwner
+	}
 	if n.masked.Load() && in.Valid&(fuse.FATTR_SIZE|fuse.FATTR_UID|fuse.FATTR_GID) == 0 && !n.export.ReadOnly {
 		return t.tell(n, out)
 	}
@@ -106,7 +109,9 @@ func (t *Tree) sameMode(n *node, in *fuse.SetAttrIn) bool {
 	return err == nil && st.Mode&0o7777 == in.Mode&0o7777
 }
 
-// setOwner takes what is so already: the guest's user, for what belongs to the host's.
+// setOwner takes what is so already: the guest's user, for what belongs to the host's. The guest's root does not
+// come here: it is told that all went well, and then to whom the file still belongs, as a server of NFS that
+// squashes owners does. What unpacks or copies as root, also in a container, would give up otherwise.
 func (t *Tree) setOwner(n *node, in *fuse.SetAttrIn) error {
 	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) == 0 {
 		return nil
