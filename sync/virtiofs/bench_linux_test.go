@@ -65,6 +65,17 @@ func BenchmarkHandle(b *testing.B) {
 				c.do(request(18, node, pack(fh), words(0, 0), pack(0)))
 			}
 		})
+		b.Run(fmt.Sprintf("delete/journal=%v", kept), func(b *testing.B) {
+			c := newCalled(b, kept)
+			for i := 0; b.Loop(); i++ {
+				n := fmt.Sprint("f", i)
+				out := c.do(request(35, work, words(unix.O_WRONLY, 0o644, 0, 0), name(n)))
+				node, fh := binary.NativeEndian.Uint64(out[16:]), binary.NativeEndian.Uint64(out[16+128:])
+				c.do(request(18, node, pack(fh), words(0, 0), pack(0)))
+				c.do(request(10, work, name(n)))
+				c.do(request(2, node, pack(1)))
+			}
+		})
 		b.Run(fmt.Sprintf("read/journal=%v", kept), func(b *testing.B) {
 			c := newCalled(b, kept)
 			for i := 0; b.Loop(); i++ {

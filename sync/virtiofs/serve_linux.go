@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -105,11 +106,14 @@ func open(cfg Config, kept *journal.Writer, logger *slog.Logger) (*share.Tree, e
 }
 
 // prepareProcess sets what holds for the whole process: files get the mode that
-// the guest asked for, the limit of descriptors is as high as it may be, and what go-fuse
-// says to Go's own log, a line for each bad request of the guest's, is not kept.
+// the guest asked for, the limit of descriptors is as high as it may be, what go-fuse
+// says to Go's own log, a line for each bad request of the guest's, is not kept, and there
+// are processors of Go's for more than the readers.
 func prepareProcess() error {
 	unix.Umask(0)
 	log.SetOutput(io.Discard)
+	// The readers of two rings keep a processor of Go's each while they wait for what comes at once.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 4))
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("limit of descriptors: %w", err)

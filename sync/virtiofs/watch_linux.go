@@ -20,6 +20,8 @@ const (
 	maxWatched = 8192
 	// settleTime is how long changes are collected: programs save in several steps.
 	settleTime = 50 * time.Millisecond
+	// quietTime without an event is the end of what had gathered.
+	quietTime = 2 * time.Millisecond
 	// maxChanges bounds what is told at once; of more, the guest's watchers see the first.
 	maxChanges = 512
 )
@@ -75,41 +77,52 @@ func (w *watcher) add(dir string) {
 	}
 }
 
+// run lets events gather in the kernel for a while before it looks at them: each change of the guest's is an event
+// too, and to wake for each one costs more than to serve the guest.
 func (w *watcher) run(ctx context.Context, tell func([]Change)) {
 	changed := map[string]bool{}
-	var due <-chan time.Time
-	for {
+	for w.next(ctx, nil, changed) {
 		select {
 		case <-ctx.Done():
 			return
-		case e, ok := <-w.watches.Events:
-			if !ok {
-				return
-			}
-			if e.Op == fsnotify.Chmod || len(changed) >= maxChanges {
-				continue
-			}
-			if e.Has(fsnotify.Create) {
-				if info, err := os.Lstat(e.Name); err == nil && info.IsDir() && !skipped(filepath.Base(e.Name)) {
-					w.add(e.Name)
-				}
-			}
-			changed[e.Name] = true
-			if due == nil {
-				due = time.After(settleTime)
-			}
-		case _, ok := <-w.watches.Errors: // an overflow: the next change is told of again
-			if !ok {
-				return
-			}
-		case <-due:
-			due = nil
-			if list := w.hosts(changed); len(list) > 0 {
-				tell(list)
-			}
-			clear(changed)
+		case <-time.After(settleTime):
+		}
+		for w.next(ctx, time.After(quietTime), changed) {
+		}
+		if list := w.hosts(changed); len(list) > 0 {
+			tell(list)
+		}
+		clear(changed)
+	}
+}
+
+// next takes one event. It is false when none came until quiet, or none will.
+func (w *watcher) next(ctx context.Context, quiet <-chan time.Time, changed map[string]bool) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-quiet:
+		return false
+	case e, ok := <-w.watches.Events:
+		if ok {
+			w.note(e, changed)
+		}
+		return ok
+	case _, ok := <-w.watches.Errors: // an overflow: the next change is told of again
+		return ok
+	}
+}
+
+func (w *watcher) note(e fsnotify.Event, changed map[string]bool) {
+	if e.Op == fsnotify.Chmod || len(changed) >= maxChanges {
+		return
+	}
+	if e.Has(fsnotify.Create) {
+		if info, err := os.Lstat(e.Name); err == nil && info.IsDir() && !skipped(filepath.Base(e.Name)) {
+			w.add(e.Name)
 		}
 	}
+	changed[e.Name] = true
 }
 
 // hosts leaves out what the guest did itself.

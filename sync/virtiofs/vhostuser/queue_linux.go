@@ -1,14 +1,10 @@
 package vhostuser
 
 import (
-	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Device is what is served. Save and Load move what the guest relies on through a restart of the machine:
@@ -46,8 +42,8 @@ type queue struct {
 	num     uint16
 	base    uint16
 	addr    ringAddr
-	kick    *os.File
-	call    *os.File
+	kick    *event
+	call    *event
 	enabled bool
 
 	mu     sync.Mutex // guards run and the ring within, and call
@@ -110,41 +106,26 @@ func (q *queue) answer(r *run, head uint16, written int) {
 		return
 	}
 	if r.ring.push(head, uint32(written)) && q.call != nil {
-		one := [8]byte{1}
-		_, _ = q.call.Write(one[:]) // a counter that is full interrupts all the same
+		q.call.add()
 	}
 }
 
 // setCall replaces the interrupt, nil for none.
-func (q *queue) setCall(f *os.File) {
+func (q *queue) setCall(e *event) {
 	q.mu.Lock()
-	old := q.call
-	q.call = f
-	q.mu.Unlock()
-	if old != nil {
-		old.Close()
-	}
+	defer q.mu.Unlock()
+	q.call.close()
+	q.call = e
 }
 
 // setKick replaces the notifier of a stopped queue.
-func (q *queue) setKick(f *os.File) {
-	if q.kick != nil {
-		q.kick.Close()
-	}
-	q.kick = f
+func (q *queue) setKick(e *event) {
+	q.kick.close()
+	q.kick = e
 }
 
 func (q *queue) close() {
 	q.stop()
 	q.setKick(nil)
 	q.setCall(nil)
-}
-
-// eventFile makes a file of an eventfd that Go's poller can wait for.
-func eventFile(fd int, name string) (*os.File, error) {
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return os.NewFile(uintptr(fd), name), nil
 }

@@ -39,7 +39,7 @@ func newKick(t *testing.T, q *queue) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := eventFile(fd, "kick")
+	f, err := newEvent(fd)
 	if err != nil {
 		t.Fatal(err)
 	}

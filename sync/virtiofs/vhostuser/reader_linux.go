@@ -3,10 +3,8 @@ package vhostuser
 import (
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -16,12 +14,12 @@ import (
 // run is one time between a ring's start and its stop.
 //
 // It has one reader, which waits for the guest's kick in a system call of its own and serves
-// the last request that waits by itself: to wake another thread costs more than most requests
-// take. The others, and those that may take long, have a goroutine each. A request that
+// requests by itself: to wake another thread costs more than most of them take. Those that have
+// a crowd behind them, and those that may take long, have a goroutine each. A request that
 // holds the reader up nevertheless makes the watchdog begin another reader.
 type run struct {
 	ring    *ring
-	kick    syscall.RawConn
+	kick    *event // the reader's own descriptor
 	wake    *doorbell
 	stopped bool
 	slots   chan struct{} // requests in flight, those of readers too
@@ -32,16 +30,17 @@ type run struct {
 	rouse   chan struct{}
 }
 
-func newRun(r *ring, kick *os.File) (*run, error) {
-	raw, err := kick.SyscallConn()
-	if err != nil {
-		return nil, fmt.Errorf("kick: %w", err)
-	}
-	wake, err := newDoorbell()
+func newRun(r *ring, kick *event) (*run, error) {
+	own, err := kick.dup()
 	if err != nil {
 		return nil, err
 	}
-	return &run{ring: r, kick: raw, wake: wake, slots: make(chan struct{}, maxInFlight), reader: make(chan struct{}), rouse: make(chan struct{}, 1)}, nil
+	wake, err := newDoorbell()
+	if err != nil {
+		own.close()
+		return nil, err
+	}
+	return &run{ring: r, kick: own, wake: wake, slots: make(chan struct{}, maxInFlight), reader: make(chan struct{}), rouse: make(chan struct{}, 1)}, nil
 }
 
 // drain waits for the reader and all requests.
@@ -73,13 +72,14 @@ func (q *queue) read(r *run) {
 			return
 		}
 		if err == nil {
-			err = r.wait()
+			err = r.wake.waitWith(r.kick)
 		}
 		if err != nil {
 			if !errors.Is(err, errStopped) {
 				q.fail(r, err)
 			}
 			r.wake.close()
+			r.kick.close()
 			close(r.reader)
 			return
 		}
@@ -98,16 +98,19 @@ func (q *queue) fail(r *run, err error) {
 	}
 }
 
+// crowd is so many requests that it pays to wake other threads.
+const crowd = 4
+
 // serve begins every request that waits. It tells whether another reader took over meanwhile.
 func (q *queue) serve(r *run) (deposed bool, err error) {
 	for {
 		r.slots <- struct{}{}
-		head, c, more, err := q.next(r)
+		head, c, behind, err := q.next(r)
 		if c == nil {
 			<-r.slots
 			return false, err
 		}
-		if more || q.slow != nil && q.slow(c.in) {
+		if behind >= crowd || q.slow != nil && q.slow(c.in) {
 			r.ring.mem.hold()
 			go func() {
 				defer func() { <-r.slots }()
@@ -138,39 +141,30 @@ func (q *queue) serveItself(r *run, head uint16, c *chain) bool {
 	return r.busy.CompareAndSwap(since, 0)
 }
 
-// next takes one chain off the ring, nil when there is none, and tells whether there are more.
-func (q *queue) next(r *run) (head uint16, c *chain, more bool, err error) {
+// next takes one chain off the ring, nil when there is none, and tells how many more there are.
+func (q *queue) next(r *run) (head uint16, c *chain, behind int, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for !r.stopped {
 		head, ok, err := r.ring.pop()
 		if err != nil {
-			return 0, nil, false, err
+			return 0, nil, 0, err
 		}
 		if ok {
 			c, err := parseChain(r.ring.mem, r.ring.desc, head)
 			if err != nil {
-				return 0, nil, false, err
+				return 0, nil, 0, err
 			}
 			return head, c, r.ring.waiting(), nil
 		}
 		if !r.ring.wantKick() {
-			return 0, nil, false, nil
+			return 0, nil, 0, nil
 		}
 	}
-	return 0, nil, false, errStopped
+	return 0, nil, 0, errStopped
 }
 
 var errStopped = errors.New("the ring was stopped")
-
-// wait returns when the guest kicked, errStopped when the ring is to stop.
-func (r *run) wait() error {
-	var err error
-	if control := r.kick.Control(func(kick uintptr) { err = r.wake.waitWith(int(kick)) }); control != nil {
-		return fmt.Errorf("kick: %w", control)
-	}
-	return err
-}
 
 // Times of the watchdog.
 const (
@@ -239,8 +233,8 @@ func monotonic() int64 {
 
 // doorbell wakes a reader out of its system call.
 type doorbell struct {
-	mu sync.Mutex
-	fd int // -1 when it is closed
+	mu     sync.Mutex
+	*event // nil when it is closed
 }
 
 func newDoorbell() (*doorbell, error) {
@@ -248,15 +242,14 @@ func newDoorbell() (*doorbell, error) {
 	if err != nil {
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
-	return &doorbell{fd: fd}, nil
+	return &doorbell{event: &event{fd}}, nil
 }
 
 func (d *doorbell) ring() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.fd >= 0 {
-		one := [8]byte{1}
-		_, _ = unix.Write(d.fd, one[:]) // a counter that is full wakes all the same
+	if d.event != nil {
+		d.add()
 	}
 }
 
@@ -264,17 +257,17 @@ func (d *doorbell) ring() {
 func (d *doorbell) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	unix.Close(d.fd)
-	d.fd = -1
+	d.event.close()
+	d.event = nil
 }
 
 // attentive is how long after a request the next one is waited for without a word to Go's scheduler.
-const attentive = 400 * time.Microsecond
+const attentive = 3 * time.Millisecond
 
 // soon waits for what comes at once, and tells whether something did. A guest that works makes its next request a
-// moment after an answer. To tell Go's scheduler of a wait that short costs more than the wait: it gives the
-// processor away, wakes its monitor, and needs a processor back. The price is a garbage collection that
-// may begin so much later.
+// moment after an answer. To tell Go's scheduler of a wait that short costs more than the wait: its monitor wakes for
+// it, takes the processor away and gives it to another thread, and one must be found again. A garbage collection need
+// not wait for the end: the signal that it sends to who does not yield ends the call.
 func soon(fds *[2]unix.PollFd) bool {
 	limit := unix.NsecToTimespec(int64(attentive))
 	n, _, _ := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(fds)), uintptr(len(fds)), uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
@@ -282,27 +275,21 @@ func soon(fds *[2]unix.PollFd) bool {
 }
 
 // waitWith waits for the bell, which is errStopped, or for the guest's kick, which it takes.
-func (d *doorbell) waitWith(kick int) error {
-	fds := [2]unix.PollFd{{Fd: int32(kick), Events: unix.POLLIN}, {Fd: int32(d.fd), Events: unix.POLLIN}}
+func (d *doorbell) waitWith(kick *event) error {
+	fds := [2]unix.PollFd{{Fd: int32(kick.fd), Events: unix.POLLIN}, {Fd: int32(d.fd), Events: unix.POLLIN}}
 	for {
 		if !soon(&fds) {
 			if _, err := unix.Poll(fds[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
 				return fmt.Errorf("wait for a kick: %w", err)
 			}
 		}
-		if fds[1].Revents != 0 {
+		switch {
+		case fds[1].Revents != 0:
 			return errStopped
-		}
-		if fds[0].Revents&^unix.POLLIN != 0 {
+		case fds[0].Revents&^unix.POLLIN != 0:
 			return errors.New("kick: the descriptor is no event counter")
+		case fds[0].Revents != 0:
+			return kick.take()
 		}
-		if fds[0].Revents == 0 {
-			continue
-		}
-		var counter [8]byte
-		if _, err := unix.Read(kick, counter[:]); err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("kick: %w", err)
-		}
-		return nil
 	}
 }

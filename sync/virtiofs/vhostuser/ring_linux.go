@@ -73,8 +73,8 @@ func (r *ring) pop() (head uint16, ok bool, err error) {
 	return head, true, nil
 }
 
-// waiting tells whether the guest made more available.
-func (r *ring) waiting() bool { return uint16(atomic.LoadUint32(word(r.avail))>>16) != r.nextAvail }
+// waiting is how many more the guest made available; a guest that counts wrongly is found out by pop.
+func (r *ring) waiting() int { return int(uint16(atomic.LoadUint32(word(r.avail))>>16) - r.nextAvail) }
 
 // wantKick asks the guest to notify of the next entry and tells whether one came in the meantime.
 func (r *ring) wantKick() (missed bool) {
@@ -82,7 +82,7 @@ func (r *ring) wantKick() (missed bool) {
 		*half(r.used, 4+8*int(r.num)) = r.nextAvail
 	}
 	r.fence()
-	return r.waiting()
+	return r.waiting() > 0
 }
 
 // push hands a chain back, with the number of bytes written to it, and tells whether

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"syscall"
 )
 
@@ -273,27 +272,27 @@ func (s *session) ringFile(m *message) error {
 	if err != nil {
 		return err
 	}
-	var file *os.File
+	var notifier *event
 	if v&noFile == 0 {
 		fd, err := m.takeFD()
 		if err != nil {
 			return err
 		}
-		if file, err = eventFile(fd, "vring"); err != nil {
+		if notifier, err = newEvent(fd); err != nil {
 			return err
 		}
 	}
-	return s.useRingFile(q, m.request, file)
+	return s.useRingFile(q, m.request, notifier)
 }
 
-func (s *session) useRingFile(q *queue, request uint32, file *os.File) error {
+func (s *session) useRingFile(q *queue, request uint32, notifier *event) error {
 	switch request {
 	case reqSetVringCall:
-		q.setCall(file)
+		q.setCall(notifier)
 		return nil
 	case reqSetVringKick:
 		q.stop()
-		if q.setKick(file); file == nil {
+		if q.setKick(notifier); notifier == nil {
 			return errors.New("ring without a notifier: polling is not done here")
 		}
 		if s.features&featureProtocol == 0 {
@@ -301,8 +300,8 @@ func (s *session) useRingFile(q *queue, request uint32, file *os.File) error {
 		}
 		return s.start(q)
 	}
-	if file != nil {
-		file.Close() // errors are logged, not signalled
+	if notifier != nil {
+		notifier.close() // errors are logged, not signalled
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // StateLimit bounds what is read as a device's state, in bytes.
@@ -51,10 +53,11 @@ func (s *session) beginTransfer(m *message) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	pipe, err := eventFile(fd, "state")
-	if err != nil {
-		return nil, err
+	if err := unix.SetNonblock(fd, true); err != nil { // for a deadline
+		unix.Close(fd)
+		return nil, fmt.Errorf("device state: %w", err)
 	}
+	pipe := os.NewFile(uintptr(fd), "state")
 	s.moving = &transfer{done: make(chan struct{})}
 	go s.moving.run(s.device, pipe, direction)
 	return u64(noDescriptor), nil
