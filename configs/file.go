@@ -17,13 +17,14 @@ type File struct {
 
 // UserFile is ~/.config/sbx/config.yaml: what holds for all projects.
 type UserFile struct {
-	Version   int          `yaml:"version"`
-	Agent     string       `yaml:"agent"`
-	Resources Resources    `yaml:"resources"`
-	Image     UserImage    `yaml:"image"`
-	Network   UserNetwork  `yaml:"network"`
-	Docker    Docker       `yaml:"docker"`
-	Secrets   []UserSecret `yaml:"secrets"`
+	Version   int           `yaml:"version"`
+	Agent     string        `yaml:"agent"`
+	Resources Resources     `yaml:"resources"`
+	Image     UserImage     `yaml:"image"`
+	Workspace UserWorkspace `yaml:"workspace"`
+	Network   UserNetwork   `yaml:"network"`
+	Docker    Docker        `yaml:"docker"`
+	Secrets   []UserSecret  `yaml:"secrets"`
 }
 
 // Resources is the size of the machine.
@@ -55,6 +56,11 @@ type Workspace struct {
 	Protect []Text  `yaml:"protect" jsonschema:"description=more paths that the guest may read and never write"`
 	Mask    []Text  `yaml:"mask" jsonschema:"description=more files whose content the guest never sees; with ! before one it does"`
 	Ignore  []Text  `yaml:"ignore" jsonschema:"description=rules as in a .gitignore for what modes sync and review leave alone on both sides"`
+}
+
+// UserWorkspace is what of the workspace is the user's word alone.
+type UserWorkspace struct {
+	Server Text `yaml:"server"` // sbx, or virtiofsd, which protects, masks and keeps nothing
 }
 
 // Mount is one more folder of the host. Source may be relative to the project.

@@ -39,7 +39,35 @@ func (b *builder) workspace() {
 	}
 	w.Mask = b.masks()
 	w.Ignore = b.ignored(w.Mode)
+	w.Server = b.server(w)
 	b.c.Workspace = w
+}
+
+// server is who serves the folder in mode mount. Another than our own serves it as it is, and nothing beside it: what
+// cannot be kept to is refused.
+func (b *builder) server(w machine.Workspace) string {
+	s := b.user.Workspace.Server
+	if s.Text == "" {
+		return ""
+	}
+	b.listed("workspace.server", sourceUser, s.at, s.Text)
+	switch {
+	case s.Text == machine.ServerOwn || w.Mode != machine.ModeMount:
+		return ""
+	case s.Text != machine.ServerVirtiofsd:
+		b.rep.add(s.at, "workspace.server %q: must be sbx or virtiofsd", cut(s.Text))
+	case b.c.host.OS != "linux":
+		b.rep.add(s.at, "workspace.server virtiofsd: is for Linux")
+	case len(b.file.Workspace.Protect) > 0:
+		b.rep.add(b.file.Workspace.Protect[0].at, "workspace.protect: virtiofsd, which your own file chose at %s, protects nothing", s.at)
+	case len(b.file.Workspace.Mask) > 0:
+		b.rep.add(b.file.Workspace.Mask[0].at, "workspace.mask: virtiofsd, which your own file chose at %s, masks nothing", s.at)
+	case len(b.file.Workspace.Mounts) > 0:
+		b.rep.add(b.file.Workspace.Mounts[0].at, "workspace.mounts: virtiofsd, which your own file chose at %s, serves the project alone", s.at)
+	default:
+		b.warn("%s: virtiofsd serves the project as it is: nothing is protected or masked, there is no diff and no undo", s.at)
+	}
+	return s.Text
 }
 
 // ignored are the rules that modes sync and review leave things alone by.

@@ -65,6 +65,12 @@ const (
 	ModeReview = "review" // on a copy whose changes wait for the user
 )
 
+// Servers of mode mount.
+const (
+	ServerOwn       = "sbx"
+	ServerVirtiofsd = "virtiofsd"
+)
+
 // Workspace is the project's folder in the guest and the mounts beside it.
 type Workspace struct {
 	Mode    string   `json:"mode"`
@@ -74,6 +80,8 @@ type Workspace struct {
 	Mask    []string `json:"mask,omitempty"`
 	// Ignore are rules as in a .gitignore for what modes sync and review leave alone.
 	Ignore []string `json:"ignore,omitempty"`
+	// Server of mode mount; empty is our own.
+	Server string `json:"server,omitempty"`
 }
 
 // Mount is one more host folder shared with the guest. Both paths are absolute.

@@ -32,6 +32,9 @@ type Profile struct {
 	Read  []string `json:"read,omitempty"`
 	Write []string `json:"write,omitempty"`
 	Exec  []string `json:"exec,omitempty"`
+	// Namespaces leaves the program the right to confine itself to folders, by namespaces, in place of Landlock, which
+	// would forbid it to mount.
+	Namespaces bool `json:"namespaces,omitempty"`
 	// NoFiles limits open descriptors, 0 leaves the limit.
 	NoFiles uint64 `json:"no_files,omitempty"`
 }

@@ -32,6 +32,7 @@ func (b *Sandbox) FilesLog() string      { return b.log("files") }
 func (b *Sandbox) SupervisorLog() string { return b.log("supervisor") }
 func (b *Sandbox) ControlSocket() string { return b.socket + ".ctl" }
 func (b *Sandbox) SSHSocket() string     { return b.socket + ".ssh" }
+func (b *Sandbox) ShareSocket() string   { return b.socket + ".fs" }
 
 func (b *Sandbox) log(kind string) string  { return filepath.Join(b.dir, "logs", kind+".log") }
 func (b *Sandbox) file(name string) string { return filepath.Join(b.dir, name) }
@@ -187,7 +188,7 @@ func (b *Sandbox) Remove() error {
 }
 
 func (b *Sandbox) removeSockets() {
-	for _, path := range []string{b.ControlSocket(), b.SSHSocket()} {
+	for _, path := range []string{b.ControlSocket(), b.SSHSocket(), b.ShareSocket()} {
 		os.Remove(path) //nolint:errcheck // mostly it is not there
 	}
 }

@@ -36,7 +36,11 @@ const (
 // there, in the same order: the workspace first, unless the guest has a copy of it.
 func (s *Supervisor) exports() []virtiofs.Export {
 	var list []virtiofs.Export
-	if !s.mirrored() {
+	switch {
+	case s.mirrored():
+	case s.foreignServer():
+		list = append(list, virtiofs.Export{Path: s.spec.Project}) // the share is the workspace
+	default:
 		list = append(list, virtiofs.Export{Name: exportWorkspace, Path: s.spec.Project})
 	}
 	for i, m := range s.spec.Workspace.Mounts {
@@ -62,6 +66,7 @@ type fileServer struct {
 	stderr *ring
 	conn   *os.File // QEMU's end
 
+	// Of our own server alone, nil in another's.
 	asking  sync.Mutex
 	stdin   io.WriteCloser
 	answers chan virtiofs.Answer   // to commands
@@ -74,8 +79,11 @@ type fileServer struct {
 // being root, it keeps the id and loses every capability, so it is the owner of
 // root's files and nothing more, and Landlock leaves it only the exports.
 func (s *Supervisor) startFileServer(context.Context) error {
-	if len(s.exports()) == 0 {
+	switch {
+	case len(s.exports()) == 0:
 		return nil
+	case s.foreignServer():
+		return s.startVirtiofsd()
 	}
 	config := virtiofs.Config{
 		Exports: s.exports(), GuestUID: uint32(s.spec.User.UID), GuestGID: uint32(s.spec.User.GID),
@@ -188,6 +196,9 @@ func (f *fileServer) ended() <-chan struct{} {
 
 // checkpoint begins a new one in the journal and gives its number.
 func (f *fileServer) checkpoint(label string) (int, error) {
+	if f.stdin == nil {
+		return 0, errors.New("virtiofsd serves the workspace and keeps no journal: see workspace.server in your own config.yaml")
+	}
 	f.asking.Lock()
 	defer f.asking.Unlock()
 	if err := json.NewEncoder(f.stdin).Encode(virtiofs.Command{Checkpoint: label}); err != nil {
@@ -222,16 +233,25 @@ func (s *Supervisor) fileProfile() (confine.Profile, error) {
 			p.Write = append(p.Write, e.Path)
 		}
 	}
-	if os.Geteuid() == 0 {
-		info, err := os.Stat(s.spec.Project)
-		if err != nil {
-			return p, err
-		}
-		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-			p.UID, p.GID = int(stat.Uid), int(stat.Gid)
-		}
+	var err error
+	p.UID, p.GID, err = s.projectOwner()
+	return p, err
+}
+
+// projectOwner is who a server becomes that root starts; 0 for the user's own.
+func (s *Supervisor) projectOwner() (uid, gid int, err error) {
+	if os.Geteuid() != 0 {
+		return 0, 0, nil
 	}
-	return p, nil
+	info, err := os.Stat(s.spec.Project)
+	if err != nil {
+		return 0, 0, err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, fmt.Errorf("no owner of %q is known", s.spec.Project)
+	}
+	return int(stat.Uid), int(stat.Gid), nil
 }
 
 // launch starts the child from a thread that lives as long as it: the death signal
@@ -265,7 +285,9 @@ func (f *fileServer) why() string {
 // kill ends the child, in order first: without QEMU it ends by itself.
 func (f *fileServer) kill() {
 	f.conn.Close()
-	f.stdin.Close()
+	if f.stdin != nil {
+		f.stdin.Close()
+	}
 	select {
 	case <-f.done:
 		return

@@ -39,6 +39,9 @@ func (a *app) journalOf(name string) (*kept, error) {
 	k.checkpoints, err = journal.Checkpoints(k.dir)
 	if err == nil && len(k.checkpoints) == 0 {
 		err = hintf(fmt.Errorf("sandbox %q has no checkpoint yet", box.name), "one is made at every: sbx up")
+		if spec, broken := box.files.ReadSpec(); broken == nil && spec.Workspace.Server == machine.ServerVirtiofsd {
+			err = hintf(fmt.Errorf("sandbox %q keeps no journal: virtiofsd serves its workspace", box.name), "take workspace.server out of your own config.yaml")
+		}
 	}
 	return k, err
 }
