@@ -87,7 +87,7 @@ func (w *watcher) run(ctx context.Context, tell func([]Change)) {
 			return
 		case <-time.After(settleTime):
 		}
-		for w.next(ctx, time.After(quietTime), changed) {
+		for end := time.Now().Add(settleTime); time.Now().Before(end) && w.next(ctx, time.After(quietTime), changed); {
 		}
 		if list := w.hosts(changed); len(list) > 0 {
 			tell(list)
@@ -114,7 +114,7 @@ func (w *watcher) next(ctx context.Context, quiet <-chan time.Time, changed map[
 }
 
 func (w *watcher) note(e fsnotify.Event, changed map[string]bool) {
-	if e.Op == fsnotify.Chmod || len(changed) >= maxChanges {
+	if e.Op == fsnotify.Chmod {
 		return
 	}
 	if e.Has(fsnotify.Create) {
@@ -122,20 +122,31 @@ func (w *watcher) note(e fsnotify.Event, changed map[string]bool) {
 			w.add(e.Name)
 		}
 	}
-	changed[e.Name] = true
+	if _, guests := w.place(e.Name); len(changed) < maxChanges && !guests {
+		changed[e.Name] = true
+	}
 }
 
-// hosts leaves out what the guest did itself.
+// place finds what a name stands for, nothing for what is in no export, and tells whether the guest changed it a moment ago.
+func (w *watcher) place(name string) (c Change, guests bool) {
+	for root, export := range w.roots {
+		if rel, ok := strings.CutPrefix(filepath.Clean(name), root+"/"); ok {
+			return Change{Export: export, Path: []byte(rel)}, w.tree.Recent(export, rel)
+		}
+	}
+	return Change{}, false
+}
+
+// hosts leaves out what the guest did itself; some of that is known only now.
 func (w *watcher) hosts(changed map[string]bool) []Change {
 	var out []Change
 	for name := range changed {
-		for root, export := range w.roots {
-			rel, ok := strings.CutPrefix(filepath.Clean(name), root+"/")
-			if !ok || w.tree.Recent(export, rel) {
-				continue
-			}
-			out = append(out, Change{Export: export, Path: []byte(rel), Plain: w.tree.Plain(export, rel)})
+		c, guests := w.place(name)
+		if c.Export == "" || guests {
+			continue
 		}
+		c.Plain = w.tree.Plain(c.Export, string(c.Path))
+		out = append(out, c)
 	}
 	slices.SortFunc(out, func(a, b Change) int { return strings.Compare(string(a.Path), string(b.Path)) })
 	return out

@@ -2,6 +2,7 @@ package virtiofs
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -36,22 +37,51 @@ func containsAll(list, want []string) bool {
 	return !slices.ContainsFunc(want, func(w string) bool { return !slices.Contains(list, w) })
 }
 
-// The host's changes are told, the guest's own are not, folders that come later are watched too.
-func TestChangesOfTheHostAreTold(t *testing.T) {
+// newWatched is a world whose changes are told.
+func newWatched(t *testing.T) (*world, <-chan []Change) {
+	t.Helper()
 	changes := make(chan []Change, 64)
 	var with = peer{changed: func(list []Change) { changes <- list }}
 	w := newWorldServed(t, func(c *Config) { c.Journal = t.TempDir() }, func(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 		return serve(ctx, conn, cfg, discard(), with)
 	})
 	w.write(t, filepath.Join(w.dir, "first"), "x") // the watch may not be up yet: written until it is told of
-	for begun := false; !begun; {
+	for {
 		select {
 		case <-changes:
-			begun = true
+			return w, changes
 		case <-time.After(100 * time.Millisecond):
 			w.write(t, filepath.Join(w.dir, "first"), time.Now().String())
 		}
 	}
+}
+
+// A guest that writes without a pause, more than is told at once, does not keep the host's changes from being told.
+func TestChangesOfTheHostAreToldBesideABusyGuest(t *testing.T) {
+	w, changes := newWatched(t)
+	w.write(t, filepath.Join(w.dir, "edited"), "x")
+	told(t, changes, "edited")
+	limit := time.After(10 * time.Second)
+	for i, times := 0, 0; times < 5; i++ {
+		w.guestWrite(fmt.Sprint("busy", i%(2*maxChanges)), "x")
+		if i%1000 == 0 {
+			w.write(t, filepath.Join(w.dir, "edited"), fmt.Sprint(i))
+		}
+		select {
+		case list := <-changes:
+			if slices.ContainsFunc(list, func(c Change) bool { return string(c.Path) == "edited" }) {
+				times++
+			}
+		case <-limit:
+			t.Fatalf("told %d times beside %d writes of the guest's", times, i)
+		default:
+		}
+	}
+}
+
+// The host's changes are told, the guest's own are not, folders that come later are watched too.
+func TestChangesOfTheHostAreTold(t *testing.T) {
+	w, changes := newWatched(t)
 	w.write(t, filepath.Join(w.dir, "sub/deep/f"), "x")
 	told(t, changes, "sub")
 	w.write(t, filepath.Join(w.dir, "node_modules/x"), "x")
