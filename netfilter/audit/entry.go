@@ -18,6 +18,12 @@ type key struct {
 	port                               uint16
 }
 
+// class shares a bound on distinct entries.
+type class struct {
+	kind    Kind
+	verdict string
+}
+
 func (e Entry) key() key {
 	return key{e.Kind, e.Verdict, e.Name, e.Addr, e.Proto, e.Reason, e.Rule, e.Origin, e.Method, e.Path, e.Policy, e.Port}
 }

@@ -11,8 +11,10 @@ import (
 // follows the log sees a count soon, and long enough that a retry loop is one line.
 const (
 	defaultWindow = 5 * time.Second
-	maxKeys       = 512  // distinct entries remembered in a window
-	maxPending    = 2048 // lines waiting for the disk
+	// maxKeys distinct entries of one kind and verdict are remembered in a window: a flood of one kind, which a
+	// guest makes at will, takes no room from what the others tell of it.
+	maxKeys    = 256
+	maxPending = 4096 // lines waiting for the disk
 )
 
 // Options of a log. The zero value is what sbx uses.
@@ -35,6 +37,7 @@ type Log struct {
 	mu      sync.Mutex
 	seen    map[key]*Entry // what was written in this window; Count holds the repetitions since
 	order   []key
+	count   map[class]int // of seen
 	pending []Entry
 	lost    map[string]int64 // by verdict: what found no room
 	err     error
@@ -60,7 +63,7 @@ func Open(path string, opts Options) (*Log, error) {
 	l := &Log{
 		opts: opts, file: file,
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
-		seen: map[key]*Entry{}, lost: map[string]int64{},
+		seen: map[key]*Entry{}, count: map[class]int{}, lost: map[string]int64{},
 	}
 	go l.run()
 	return l, nil
@@ -84,7 +87,9 @@ func (l *Log) Write(e Entry) {
 		again.merge(e)
 		return
 	}
-	if len(l.seen) >= maxKeys || len(l.pending) >= maxPending {
+	if c := (class{e.Kind, e.Verdict}); l.count[c] < maxKeys && len(l.pending) < maxPending {
+		l.count[c]++
+	} else {
 		l.lost[e.Verdict] += e.times()
 		return
 	}
@@ -180,6 +185,7 @@ func (l *Log) counts() []Entry {
 		}
 	}
 	clear(l.seen)
+	clear(l.count)
 	clear(l.lost)
 	l.order = nil
 	return lines
