@@ -93,14 +93,15 @@ func Display(name string) string {
 }
 
 // localName tells whether a name has a meaning on the local network alone
-// (RFC 6761, 6762, 8375, ICANN's .internal, RFC 7686): single labels, which a
+// (RFC 6761, 6762, 8375, ICANN's .internal, RFC 7686, 9476): single labels, which a
 // resolver would complete by its search list, and the zones of loopback, mDNS,
-// private networks, reverse lookups and Tor. No rule lifts it.
+// private networks, Tor and others that are not of the DNS; all of arpa, where no host has its name: reverse
+// lookups, home.arpa, what a network says of its resolver (RFC 9462) and its NAT64 (RFC 7050). No rule lifts it.
 func localName(name string) bool {
 	if !strings.Contains(name, ".") {
 		return true
 	}
-	for _, zone := range []string{"localhost", "local", "internal", "home.arpa", "in-addr.arpa", "ip6.arpa", "onion"} {
+	for _, zone := range []string{"localhost", "local", "internal", "arpa", "onion", "alt"} {
 		if name == zone || strings.HasSuffix(name, "."+zone) {
 			return true
 		}

@@ -47,10 +47,20 @@ func Classify(addr netip.Addr) Class {
 			return r.class
 		}
 	}
+	if addr.Is6() && isatap(addr) {
+		return ClassEmbedded
+	}
 	if addr.Is6() && !netip.MustParsePrefix("2000::/3").Contains(addr) {
 		return ClassReserved // IANA has given out global unicast from 2000::/3 alone
 	}
 	return ClassPublic
+}
+
+// isatap finds an IPv4 address in the lower half of any prefix (RFC 5214 section 6.1): a host with such an
+// interface sends the packet to it.
+func isatap(addr netip.Addr) bool {
+	b := addr.As16()
+	return b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
 // ranges4 is IANA's IPv4 special-purpose registry (RFC 6890) and the metadata
@@ -85,8 +95,10 @@ func ranges4() []classRange {
 // reserved. Addresses outside 2000::/3 that no row names are reserved as well.
 func ranges6() []classRange {
 	return []classRange{
-		{"fd00:ec2::/32", ClassMetadata},    // EC2 over IPv6
-		{"fd20:ce::254/128", ClassMetadata}, // GCE over IPv6
+		{"fd00:ec2::/32", ClassMetadata},          // EC2 over IPv6
+		{"fd20:ce::254/128", ClassMetadata},       // GCE over IPv6
+		{"fd00:42::42/128", ClassMetadata},        // Scaleway over IPv6
+		{"fd00:c1::a9fe:a9fe/128", ClassMetadata}, // Oracle over IPv6
 		{"::/128", ClassUnspecified},
 		{"::1/128", ClassLoopback},
 		{"::ffff:0:0/96", ClassEmbedded},   // v4-mapped

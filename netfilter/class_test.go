@@ -29,6 +29,8 @@ func TestClassify(t *testing.T) {
 		"2001:db8::1": ClassDocumentation, "3fff:1::": ClassDocumentation, "2001:10::1": ClassReserved, "2001:20::1": ClassReserved,
 		"100::1": ClassReserved, "5f00::1": ClassReserved, "4000::1": ClassReserved, "1::1": ClassReserved, "64:ff9b:2::1": ClassReserved,
 		"2606:4700::1111": ClassPublic, "2a00:1450:4001::1": ClassPublic, "2001:4860:4860::8888": ClassPublic,
+		"fd00:42::42": ClassMetadata, "fd00:c1::a9fe:a9fe": ClassMetadata, "fd00:42::43": ClassPrivate,
+		"2a00:1450::5efe:7f00:1": ClassEmbedded, "2a00:1450::200:5efe:a00:1": ClassEmbedded, "2a00:1450::100:5efe:a00:1": ClassPublic,
 		"8.8.8.8": ClassPublic, "1.1.1.1": ClassPublic, "223.255.255.255": ClassPublic,
 	} {
 		if got := Classify(netip.MustParseAddr(addr)); got != want {

@@ -24,11 +24,21 @@ func checkWidth(p pattern, allowAll bool) error {
 	if p.kind == kindExact {
 		return nil
 	}
-	suffix, icann := publicsuffix.PublicSuffix(p.base)
-	if suffix == p.base && (icann || !strings.Contains(p.base, ".")) {
-		return fmt.Errorf("covers every name below the public suffix %q: name the domain, such as *.example.%s", suffix, suffix)
+	if icann, ok := ofStrangers(p.base); ok && (icann || !strings.Contains(p.base, ".")) {
+		return fmt.Errorf("covers every name below the public suffix %q: name the domain, such as *.example.%s", p.base, p.base)
 	}
 	return nil
+}
+
+// ofStrangers tells whether the names below base are of different owners: it is a public suffix, or all that
+// is directly below it is ("*.ck", "*.kawasaki.jp"). icann is false where a company lets others have names.
+func ofStrangers(base string) (icann, ok bool) {
+	for _, name := range []string{base, "sbx-any." + base} {
+		if suffix, icann := publicsuffix.PublicSuffix(name); suffix == name {
+			return icann, true
+		}
+	}
+	return false, false
 }
 
 // sharedHosts are names under which anybody can store or publish: what is
@@ -57,8 +67,8 @@ func sharedHost(p pattern) string {
 	if p.kind == kindExact {
 		return ""
 	}
-	if suffix, icann := publicsuffix.PublicSuffix(p.base); !icann && suffix == p.base {
-		return suffix
+	if icann, ok := ofStrangers(p.base); ok && !icann {
+		return p.base
 	}
 	return ""
 }
