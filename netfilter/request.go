@@ -3,6 +3,7 @@ package netfilter
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -192,22 +193,49 @@ func unhex(c byte) int {
 	return -1
 }
 
-// matchSegments: "**" is any number of segments, "*" any text within one.
+// matchSegments: "**" is any number of segments, "*" any text within one. What stands between two "**" is taken
+// where it fits first, which leaves the most for the rest; a guest chooses the path, and trying all places would
+// cost the square of its length.
 func matchSegments(pattern, segments []string) bool {
-	for i, p := range pattern {
-		if p == "**" {
-			for skip := 0; skip <= len(segments)-i; skip++ {
-				if matchSegments(pattern[i+1:], segments[i+skip:]) {
-					return true
-				}
-			}
-			return false
+	part, rest, deep := cutDeep(pattern)
+	if !deep {
+		return len(part) == len(segments) && matchEach(part, segments)
+	}
+	if !matchEach(part, segments) {
+		return false
+	}
+	segments = segments[len(part):]
+	for {
+		if part, rest, deep = cutDeep(rest); !deep {
+			last := len(segments) - len(part)
+			return last >= 0 && matchEach(part, segments[last:])
 		}
+		for !matchEach(part, segments) {
+			if len(segments) == 0 {
+				return false
+			}
+			segments = segments[1:]
+		}
+		segments = segments[len(part):]
+	}
+}
+
+// cutDeep splits a pattern at its first "**".
+func cutDeep(pattern []string) (before, after []string, found bool) {
+	if i := slices.Index(pattern, "**"); i >= 0 {
+		return pattern[:i], pattern[i+1:], true
+	}
+	return pattern, nil, false
+}
+
+// matchEach matches a pattern without "**" with the first segments.
+func matchEach(pattern, segments []string) bool {
+	for i, p := range pattern {
 		if i >= len(segments) || !matchText(p, segments[i]) {
 			return false
 		}
 	}
-	return len(pattern) == len(segments)
+	return true
 }
 
 // matchText matches stars without backtracking into earlier ones, in time linear in both for each star.

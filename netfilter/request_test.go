@@ -344,6 +344,47 @@ func TestHashFollowsWhatIsInForce(t *testing.T) {
 	}
 }
 
+// TestPathsCostNoMoreThanTheirLength: the longest path that a guest can send, against the worst pattern, decided
+// for as many requests as may be in flight when a policy changes.
+func TestPathsCostNoMoreThanTheirLength(t *testing.T) {
+	p, _, err := Compile(Spec{Rules: []Rule{{Action: Allow, Pattern: "a.test", Paths: []string{"/**/x/x/**/y"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := Request{Name: "a.test", Port: 443, Method: "GET", Path: strings.Repeat("/x", 16<<10)}
+	start := time.Now()
+	for range 100 {
+		if v := p.Decide(req); v.Allow {
+			t.Fatalf("%+v", v)
+		}
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("a hundred decisions took %v", took)
+	}
+}
+
+// TestDeepPatterns pins what "**" stands for, against trying all places.
+func TestDeepPatterns(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		piece := rapid.SampledFrom([]string{"**", "*", "a", "b", "a*"})
+		pattern := rapid.SliceOfN(piece, 0, 6).Draw(t, "pattern")
+		segments := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "ab", ""}), 0, 7).Draw(t, "segments")
+		if got, want := matchSegments(pattern, segments), matchAnywhere(pattern, segments); got != want {
+			t.Fatalf("%q, %q: %v, want %v", pattern, segments, got, want)
+		}
+	})
+}
+
+func matchAnywhere(pattern, segments []string) bool {
+	if len(pattern) == 0 {
+		return len(segments) == 0
+	}
+	if pattern[0] == "**" {
+		return matchAnywhere(pattern[1:], segments) || len(segments) > 0 && matchAnywhere(pattern, segments[1:])
+	}
+	return len(segments) > 0 && matchText(pattern[0], segments[0]) && matchAnywhere(pattern[1:], segments[1:])
+}
+
 func FuzzPath(f *testing.F) {
 	for _, s := range []string{"/", "/a/b", "/%2e%2e/", "//", "/a%zz", "/\x00", "*", "/a/..%2f"} {
 		f.Add(s)
