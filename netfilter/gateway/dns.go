@@ -43,7 +43,10 @@ func (g *Gateway) serveDatagram(query []byte, reply func([]byte)) {
 		reply(g.answerName(q, nil))
 		return
 	}
-	g.lookups.find(g, q.name, func(err error) { reply(g.answerName(q, err)) })
+	g.lookups.find(g, q.name, func(err error) {
+		defer g.recoverPanic("DNS answer") // in the lookup's goroutine, where others wait for theirs
+		reply(g.answerName(q, err))
+	})
 }
 
 // serveDNSConn answers DNS over TCP (RFC 7766), one query after the other, with the

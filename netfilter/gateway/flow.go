@@ -105,12 +105,18 @@ func (fs *flows) endDial(name string) {
 }
 
 // revoke ends what p does not allow, and what it allows only if it is looked at
-// while it is not. Connections that are being refused with words go on.
-func (fs *flows) revoke(p *netfilter.Policy) {
+// while it is not. Connections that are being refused with words go on. keep is told by what the others are
+// allowed now.
+func (fs *flows) revoke(p *netfilter.Policy, keep func(*flow, netfilter.Verdict)) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for f := range fs.open {
-		if f.verdict.Allow && f.against(p) {
+		if !f.verdict.Allow {
+			continue
+		}
+		if v, ok := f.under(p); ok {
+			keep(f, v)
+		} else {
 			f.end(errRevoked)
 		}
 	}
@@ -129,14 +135,16 @@ func (f *flow) judged(p *netfilter.Policy, method, path string) netfilter.Verdic
 	return v
 }
 
-// against tells whether a policy would not allow the flow as it is now.
-func (f *flow) against(p *netfilter.Policy) bool {
+// under gives what a policy says to the flow as it is now, and whether it may go on.
+func (f *flow) under(p *netfilter.Policy) (netfilter.Verdict, bool) {
 	v := f.judged(p, "", "")
 	if !v.Allow || f.verdict.Raw && !v.Raw || v.Intercept && !f.intercepted.Load() || v.Target != f.verdict.Target {
-		return true
+		return v, false
 	}
-	r := f.request.Load()
-	return r != nil && !f.judged(p, r.method, r.path).Allow
+	if r := f.request.Load(); r != nil {
+		v = f.judged(p, r.method, r.path)
+	}
+	return v, v.Allow
 }
 
 func (fs *flows) endAll() {

@@ -175,7 +175,7 @@ func (g *Gateway) SetPolicy(p *netfilter.Policy) {
 		v := p.Decide(netfilter.Request{Name: name})
 		return v.Allow || v.Ask
 	})
-	g.flows.revoke(p)
+	g.flows.revoke(p, g.setBudget)
 	g.asks.redecide()
 }
 

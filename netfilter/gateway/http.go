@@ -31,7 +31,17 @@ type exchange struct {
 	up     *upstream // nil until the first request was allowed
 	from   *intercept.Responses
 	served int // requests
+	// sent is what was in force when the running request was filled: a server echoes what it was sent.
+	sent secrets
 }
+
+// secrets are values and where they belong.
+type secrets struct {
+	vault  *intercept.Vault
+	policy *netfilter.Policy
+}
+
+func (g *Gateway) secrets() secrets { return secrets{g.vault.Load(), g.policy.Load()} }
 
 // httpSide is what differs between HTTP and intercepted HTTPS.
 type httpSide interface {
@@ -97,6 +107,12 @@ func (x *exchange) allowed(req *intercept.Request) bool {
 	// Before the decision, so that a policy that comes after it finds the request.
 	x.f.request.Store(&line)
 	v := x.g.decideFlow(x.f, line.method, line.path)
+	for i := 0; v.Allow && i < len(req.Others); i++ {
+		// The budget is that of the request line.
+		if other := x.f.judged(x.g.policy.Load(), req.Others[i].Method, req.Others[i].Path); !other.Allow {
+			v, line.method, line.path = other, req.Others[i].Method, req.Others[i].Path
+		}
+	}
 	e := by(x.f.entry(x.side.proto(), ""), v)
 	e.Method, e.Path = line.method, line.path
 	// A connection that began refused stays so, because revoke does not look at it.
@@ -116,7 +132,8 @@ func (x *exchange) allowed(req *intercept.Request) bool {
 
 // fill puts secrets into a request, or refuses it.
 func (x *exchange) fill(req *intercept.Request) bool {
-	filled, err := x.g.vault.Load().Fill(req, x.g.policy.Load().SecretsFor(x.f.name), x.side.encrypted())
+	x.sent = x.g.secrets()
+	filled, err := x.sent.vault.Fill(req, x.sent.policy.SecretsFor(x.f.name), x.side.encrypted())
 	e := x.f.entry(x.side.proto(), "")
 	e.Kind, e.Method, e.Path = audit.Secret, req.Method, req.Path()
 	if err != nil {
@@ -132,9 +149,12 @@ func (x *exchange) fill(req *intercept.Request) bool {
 	return true
 }
 
-// scrub takes values of secrets out of a response's headers.
+// scrub takes values of secrets out of a response's headers: those that the request had, and those of now.
 func (x *exchange) scrub(h http.Header) {
-	x.g.vault.Load().Scrub(h, x.g.policy.Load().SecretsFor(x.f.name))
+	x.sent.vault.Scrub(h, x.sent.policy.SecretsFor(x.f.name))
+	if now := x.g.secrets(); now != x.sent {
+		now.vault.Scrub(h, now.policy.SecretsFor(x.f.name))
+	}
 }
 
 // connect dials on the first request, after it was allowed.
@@ -266,7 +286,7 @@ func (x *exchange) badRequest(err error) {
 		status = http.StatusRequestTimeout
 	case errors.Is(err, intercept.ErrTooLarge):
 		status = http.StatusRequestHeaderFieldsTooLarge
-	case errors.Is(err, intercept.ErrConnect):
+	case errors.Is(err, intercept.ErrConnect), errors.Is(err, intercept.ErrTrace):
 		status = http.StatusMethodNotAllowed
 	case errors.Is(err, intercept.ErrName):
 		status = http.StatusForbidden

@@ -15,7 +15,7 @@ var errProtocol = errors.New("the first bytes are not what this port is for")
 // serveInspected accepts, and reads what the guest says first before anything is
 // resolved or dialled. A client that waits for the server to speak gets nowhere.
 func (g *Gateway) serveInspected(s *syn, f *flow) {
-	conn, err := g.accept(s, g.flows.buffer())
+	conn, err := g.accept(f.ctx, s, g.flows.buffer())
 	if err != nil {
 		g.denied(f.entry("tcp", reasonHandshake))
 		return

@@ -87,11 +87,26 @@ type metered struct {
 
 // Write sends what the budget has room for as a whole, else nothing, and ends the flow.
 func (m metered) Write(b []byte) (int, error) {
-	if limit := m.f.budget.Load(); limit != nil {
-		if limit.used == nil || limit.used.Add(int64(len(b))) > limit.limit {
-			m.f.end(errBudget)
-			return 0, errBudget
-		}
+	if limit := m.f.budget.Load(); limit != nil && !limit.take(int64(len(b))) {
+		m.f.end(errBudget)
+		return 0, errBudget
 	}
 	return m.upstream.Write(b)
+}
+
+// take counts n bytes if there is room for them. What is refused is not counted: a raised limit is one that can
+// be used, however often a guest tried before.
+func (b *budget) take(n int64) bool {
+	if b.used == nil {
+		return false
+	}
+	for {
+		used := b.used.Load()
+		if used+n > b.limit {
+			return false
+		}
+		if b.used.CompareAndSwap(used, used+n) {
+			return true
+		}
+	}
 }

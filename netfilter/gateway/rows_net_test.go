@@ -58,6 +58,15 @@ func portRows() []row {
 			w.guest.inject(ipFrame(protoTCP, public, synPacket(0, public, 0)))
 			w.guest.inject(ipFrame(protoUDP, public, udpPacket(0, 0, nil)))
 			w.guest.resolve("example.com")
+			for _, name := range []string{"example.com", "github.com"} { // allowed, on other ports
+				addr := w.guest.resolve(name)
+				w.guest.inject(ipFrame(protoTCP, addr, synPacket(2000, addr, 0)))
+				if c, err := w.guest.dial(addr, 0); err == nil {
+					c.Close()
+					t.Errorf("%s: port 0 connected", name)
+				}
+			}
+			w.deniedFor(t, netfilter.ReasonPort)
 			w.quiet(t)
 		}},
 	}

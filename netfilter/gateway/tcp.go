@@ -119,7 +119,7 @@ func (g *Gateway) serveOwn(s *syn) {
 		return
 	}
 	defer g.dnsConns.leave()
-	conn, err := g.accept(s, narrowBuffer)
+	conn, err := g.accept(g.ctx, s, narrowBuffer)
 	if err != nil {
 		return
 	}
@@ -134,6 +134,11 @@ func (g *Gateway) serveName(s *syn) {
 	entry := audit.Entry{Kind: audit.Connect, Addr: s.addr.String(), Port: s.port, Proto: "tcp"}
 	name, release, ok := g.names.Acquire(s.addr)
 	defer release()
+	if s.port == 0 { // no port, and to the policy the question whether the name may be resolved
+		entry.Name, entry.Reason = name, netfilter.ReasonPort
+		g.denied(entry)
+		return
+	}
 	asked := netfilter.Request{Name: name, Port: s.port}
 	if ok {
 		entry.Name, entry.Addr = name, ""
@@ -163,7 +168,7 @@ func (g *Gateway) serveName(s *syn) {
 		return
 	}
 	defer g.flows.finish(f)
-	if now := g.decideFlow(f, "", ""); now.Allow != verdict.Allow || now.Raw != verdict.Raw {
+	if now := g.decideFlow(f, "", ""); now.Allow != verdict.Allow || now.Raw != verdict.Raw || now.Target != verdict.Target {
 		return // the policy changed before SetPolicy could see this flow; the guest tries again
 	}
 	if verdict.Allow && verdict.Raw {
@@ -185,7 +190,7 @@ func (g *Gateway) serveRaw(s *syn, f *flow) {
 		return
 	}
 	defer up.Close()
-	conn, err := g.accept(s, g.flows.buffer())
+	conn, err := g.accept(f.ctx, s, g.flows.buffer())
 	if err != nil {
 		g.denied(f.entry("tcp", reasonHandshake))
 		return
@@ -194,9 +199,9 @@ func (g *Gateway) serveRaw(s *syn, f *flow) {
 	g.splice(f, conn, up, "tcp")
 }
 
-// accept completes the guest's handshake. The caller closes the connection.
-func (g *Gateway) accept(s *syn, buffer int) (guestConn, error) {
-	ctx, cancel := context.WithTimeout(g.ctx, handshakeTimeout)
+// accept completes the guest's handshake, until ctx ends. The caller closes the connection.
+func (g *Gateway) accept(ctx context.Context, s *syn, buffer int) (guestConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	hs := &handshake{abort: cancel}
 	g.half.add(hs)

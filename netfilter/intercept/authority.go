@@ -88,10 +88,11 @@ func LoadAuthority(certPEM, keyPEM []byte) (*Authority, error) {
 	return &Authority{cert: pair.Leaf, key: key, leaf: leaf, leaves: leaves, rate: rate.NewLimiter(leafRate, leafBurst), now: time.Now}, nil
 }
 
-// Leaf gives the certificate for a canonical name: the same for half its life, then another.
+// Leaf gives the certificate for a canonical name: the same for half its life, then another. One from a
+// future that a corrected clock took back is not used.
 func (a *Authority) Leaf(name string) (*tls.Certificate, error) {
 	now := a.now()
-	if known, ok := a.leaves.Get(name); ok && now.Before(known.Leaf.NotAfter.Add(-leafLife/2)) {
+	if known, ok := a.leaves.Get(name); ok && now.After(known.Leaf.NotBefore) && now.Before(known.Leaf.NotAfter.Add(-leafLife/2)) {
 		return known, nil
 	}
 	if !a.rate.AllowN(now, 1) {

@@ -42,5 +42,6 @@ var (
 	ErrECH      = errors.New("the TLS hello is encrypted (ECH)")
 	ErrName     = errors.New("is not the name that was resolved")
 	ErrConnect  = errors.New("method CONNECT is not served")
+	ErrTrace    = errors.New("method TRACE is not served: its answer is the request, with what was put in")
 	ErrTooLarge = errors.New("the request head is too large")
 )

@@ -72,6 +72,8 @@ func checkRequestLine(line string) error {
 		return fmt.Errorf("method %q", method)
 	case strings.EqualFold(method, "CONNECT"):
 		return ErrConnect
+	case strings.EqualFold(method, "TRACE") || strings.EqualFold(method, "TRACK"):
+		return ErrTrace
 	case version != "HTTP/1.1":
 		return fmt.Errorf("version %q, only HTTP/1.1 is served", version)
 	case target == "" || strings.ContainsAny(target, "\\#\t") || !ascii(target):

@@ -19,8 +19,13 @@ const (
 	MaxHello = 80 << 10
 
 	recordHandshake = 0x16
-	extensionECH    = 0xfe0d // RFC 9849
 )
+
+// hidesName tells of the extensions that carry another server name, which only the server can read: ECH
+// (RFC 9849, 0xfe0d), its drafts, and ESNI before it (0xffce).
+func hidesName(extension uint16) bool {
+	return extension >= 0xfe08 && extension <= 0xfe0d || extension == 0xff02 || extension == 0xffce
+}
 
 // Hello is what a ClientHello says in the clear.
 type Hello struct {
@@ -39,7 +44,7 @@ func ReadHello(r io.Reader) (Hello, []byte, error) {
 	in := io.TeeReader(io.LimitReader(r, MaxHello), &raw)
 	config := &tls.Config{GetConfigForClient: func(info *tls.ClientHelloInfo) (*tls.Config, error) {
 		hello.ServerName = info.ServerName
-		hello.ECH = slices.Contains(info.Extensions, extensionECH)
+		hello.ECH = slices.ContainsFunc(info.Extensions, hidesName)
 		return nil, errHelloRead
 	}}
 	err := tls.Server(readOnly{in}, config).HandshakeContext(context.Background())

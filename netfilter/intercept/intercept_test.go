@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -62,6 +63,33 @@ func TestHelloCheck(t *testing.T) {
 			t.Errorf("%+v: %v, want %v", c.hello, err, c.want)
 		}
 	}
+}
+
+// TestHelloHidesNoName: every extension in which a second name can travel is seen.
+func TestHelloHidesNoName(t *testing.T) {
+	plain := clientHello("example.com")
+	for extension, hides := range map[uint16]bool{0xfe0d: true, 0xfe0a: true, 0xff02: true, 0xffce: true, 0xfafa: false, 0x3374: false} {
+		hello, _, err := ReadHello(bytes.NewReader(withExtension(plain, extension)))
+		if err != nil || hello.ECH != hides {
+			t.Errorf("%#x: %+v, %v", extension, hello, err)
+		}
+	}
+}
+
+// withExtension adds an empty extension to a hello of one record.
+func withExtension(hello []byte, extension uint16) []byte {
+	out := binary.BigEndian.AppendUint16(bytes.Clone(hello), extension)
+	out = append(out, 0, 0)
+	longer := func(at int) {
+		binary.BigEndian.PutUint16(out[at:], binary.BigEndian.Uint16(out[at:])+4)
+	}
+	longer(3)                                  // of the record
+	longer(7)                                  // of the message, whose length has three bytes
+	at := 43 + 1 + int(out[43])                // version, random, session
+	at += 2 + int(out[at])<<8 + int(out[at+1]) // cipher suites
+	at += 1 + int(out[at])                     // compression
+	longer(at)
+	return out
 }
 
 func TestSniff(t *testing.T) {
@@ -165,17 +193,23 @@ func FuzzHTTPHead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		var out bytes.Buffer
+		var out, body, anew, bodyAnew bytes.Buffer
+		req.Body = io.NopCloser(io.TeeReader(req.Body, &body))
 		if err := req.WriteTo(&out, "example.com"); err != nil {
 			return // the body was cut short
 		}
+		wire := out.String()
 		rest := bufio.NewReaderSize(&out, MaxHead)
 		again, err := ReadRequest(rest, "example.com", 80)
 		if err != nil {
 			t.Fatalf("written anew it is refused: %v", err)
 		}
-		if _, err := io.Copy(io.Discard, again.Body); err != nil {
+		again.Body = io.NopCloser(io.TeeReader(again.Body, &bodyAnew))
+		if err := again.WriteTo(&anew, "example.com"); err != nil {
 			t.Fatal(err)
+		}
+		if body.String() != bodyAnew.String() || len(req.TransferEncoding) == 0 && anew.String() != wire {
+			t.Fatalf("%q was read as %q", wire, anew.String())
 		}
 		if again.Target != req.Target || again.Method != req.Method {
 			t.Fatalf("%s %s became %s %s", req.Method, req.Target, again.Method, again.Target)

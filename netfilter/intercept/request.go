@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -17,7 +18,12 @@ type Request struct {
 	*http.Request
 	Target  string // origin-form or "*", as it is sent on
 	Upgrade bool   // asks to become a WebSocket (RFC 6455)
+	// Others are what some servers take the request for instead, because a header says so.
+	Others []Reading
 }
+
+// Reading is one way to understand a request.
+type Reading struct{ Method, Path string }
 
 // Path is the target without its query.
 func (r *Request) Path() string {
@@ -49,7 +55,40 @@ func ReadRequest(br *bufio.Reader, name string, port uint16) (*Request, error) {
 		return nil, err
 	}
 	out.Upgrade = isWebSocket(req)
-	return out, nil
+	out.Others, err = otherReadings(out)
+	return out, err
+}
+
+// otherReadings looks for the headers by which frameworks and old servers let a client say another method or
+// path than the request line has: a rule about either would otherwise be met by the one and mean the other.
+func otherReadings(r *Request) ([]Reading, error) {
+	methods, paths := []string{r.Method}, []string{r.Path()}
+	for name, values := range r.Header {
+		switch plainName(name) {
+		case "X-Http-Method-Override", "X-Http-Method", "X-Method-Override":
+			methods = append(methods, values...)
+		case "X-Original-Url", "X-Rewrite-Url", "X-Original-Uri":
+			for _, v := range values {
+				path, _, _ := strings.Cut(v, "?")
+				paths = append(paths, path)
+			}
+		}
+	}
+	if len(methods) > 2 || len(paths) > 2 {
+		return nil, errors.New("more than one header says another method or path")
+	}
+	var out []Reading
+	for _, m := range methods {
+		for _, p := range paths {
+			out = append(out, Reading{strings.ToUpper(strings.TrimSpace(m)), p})
+		}
+	}
+	return out[1:], nil // the first is the request's own
+}
+
+// plainName is a header's name as CGI and its heirs see it: they know no difference between "-" and "_".
+func plainName(name string) string {
+	return http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 }
 
 // peekHead waits for a whole request head without consuming it.
@@ -103,8 +142,12 @@ func sameHost(host, name string, port uint16) bool {
 }
 
 // isWebSocket tells whether the connection may become a WebSocket. Other
-// upgrades (h2c) would carry requests that nobody checks, and are not asked for.
+// upgrades (h2c) would carry requests that nobody checks, and are not asked for. With another method than GET
+// it is none (RFC 6455 section 4.1), and a server would do what the method says.
 func isWebSocket(req *http.Request) bool {
+	if req.Method != http.MethodGet {
+		return false
+	}
 	for _, v := range req.Header.Values("Connection") {
 		for part := range strings.SplitSeq(v, ",") {
 			if strings.EqualFold(strings.TrimSpace(part), "upgrade") {
@@ -135,8 +178,10 @@ func (r *Request) WriteTo(w io.Writer, host string) error {
 // about this connection, with the length of the body as it is going to be sent.
 func (r *Request) forwarded(chunked bool) http.Header {
 	h := r.Header.Clone()
-	for _, name := range hopByHop() {
-		h.Del(name)
+	for name := range h {
+		if plain := plainName(name); plain == "Host" || slices.Contains(hopByHop(), plain) {
+			delete(h, name)
+		}
 	}
 	switch {
 	case r.Upgrade:

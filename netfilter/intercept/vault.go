@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/textproto"
 	"net/url"
 	"slices"
 	"strings"
@@ -49,7 +48,7 @@ var (
 // SecretError says what is wrong with a request's use of a secret.
 type SecretError struct {
 	Name  string // of the secret, "" for ErrForeign
-	Where string // the header, or "target"
+	Where string // the header, "target" or "query"
 	Err   error
 }
 
@@ -58,7 +57,7 @@ func (e *SecretError) Error() string {
 	case errors.Is(e.Err, ErrNoValue):
 		return fmt.Sprintf("the secret %s has no value. On the host: sbx secret set %s", e.Name, e.Name)
 	case errors.Is(e.Err, ErrForeign):
-		return fmt.Sprintf("header %s: %v: this host takes the sandbox's own secrets alone", e.Where, e.Err)
+		return fmt.Sprintf("%s: %v: this host takes the sandbox's own secrets alone", e.Where, e.Err)
 	}
 	return fmt.Sprintf("secret %s in %s: %v", e.Name, e.Where, e.Err)
 }
@@ -72,11 +71,15 @@ func (v *Vault) Fill(req *Request, bound []netfilter.Secret, encrypted bool) (fi
 	if v == nil {
 		return nil, nil
 	}
+	own := v.valued(bound) // also where they are not sent: plain HTTP may lead to the same server
 	if !encrypted {
 		bound = nil
 	}
-	if err := v.checkTarget(req.Target); err != nil {
+	if err := v.checkTarget(req.Method + " " + req.Target); err != nil {
 		return nil, err
+	}
+	if len(own) > 0 && foreignQuery(req.Target) {
+		return nil, &SecretError{"", "query", ErrForeign}
 	}
 	for name, values := range req.Header {
 		if b, ok := v.find(name); ok {
@@ -87,8 +90,8 @@ func (v *Vault) Fill(req *Request, bound []netfilter.Secret, encrypted bool) (fi
 			if err != nil {
 				return nil, err
 			}
-			if len(used) == 0 && v.foreign(name, bound) {
-				return nil, &SecretError{"", name, ErrForeign}
+			if len(used) == 0 && foreignHeader(name, value, own) {
+				return nil, &SecretError{"", "header " + name, ErrForeign}
 			}
 			values[i], filled = out, append(filled, used...)
 		}
@@ -99,20 +102,12 @@ func (v *Vault) Fill(req *Request, bound []netfilter.Secret, encrypted bool) (fi
 
 // checkTarget looks at the target as it is and decoded.
 func (v *Vault) checkTarget(target string) error {
-	for _, text := range []string{target, unescape(target)} {
+	for _, text := range []string{target, percentDecoded(target)} {
 		if b, ok := v.find(text); ok {
 			return &SecretError{b.Secret.Name, "target", ErrMisplaced}
 		}
 	}
 	return nil
-}
-
-func unescape(s string) string {
-	out, err := url.QueryUnescape(s)
-	if err != nil {
-		return s
-	}
-	return out
 }
 
 // find gives a secret whose placeholder is in the text, in any case of letters.
@@ -160,25 +155,6 @@ func (v *Vault) replace(header, text string, bound []netfilter.Secret) (string, 
 		text, used = strings.ReplaceAll(text, b.Secret.Placeholder, b.Value), append(used, b.Secret.Name)
 	}
 	return text, used, nil
-}
-
-// foreign tells whether a header carries credentials where a secret's value belongs: with a key of his own,
-// an attacker could have the host store what he sends (files, gists) in his own account.
-func (v *Vault) foreign(header string, bound []netfilter.Secret) bool {
-	for _, s := range bound {
-		i := slices.IndexFunc(v.bindings, func(b Binding) bool { return b.Secret.Name == s.Name })
-		if i < 0 || v.bindings[i].Value == "" {
-			continue
-		}
-		if strings.EqualFold(header, s.Header) || slices.Contains(credentialHeaders(), textproto.CanonicalMIMEHeaderKey(header)) {
-			return true
-		}
-	}
-	return false
-}
-
-func credentialHeaders() []string {
-	return []string{"Authorization", "X-Api-Key", "X-Goog-Api-Key", "Api-Key"}
 }
 
 // Scrub takes the values out of a response's headers, where a server may echo them, in the forms that

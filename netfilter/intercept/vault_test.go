@@ -148,6 +148,11 @@ func TestAuthoritySigns(t *testing.T) {
 	if later, err := a.Leaf("api.test"); err != nil || later == leaf || !later.Leaf.NotAfter.After(leaf.Leaf.NotAfter) {
 		t.Errorf("not renewed: %v", err)
 	}
+	a.now = func() time.Time { return time.Now().Add(-24 * time.Hour) }
+	if now, err := a.Leaf("api.test"); err != nil || now.Leaf.NotBefore.After(a.now()) {
+		t.Errorf("after the clock was set back: %v", err)
+	}
+	a.now = time.Now
 	if _, err := LoadAuthority(certPEM, []byte("x")); err == nil {
 		t.Error("a broken key is taken")
 	}
@@ -173,6 +178,15 @@ func FuzzVault(f *testing.F) {
 		_, err := v.Fill(r, nil, true)
 		if strings.Contains(fmt.Sprint(r.Header, r.Target, err), "hunter2") && !strings.Contains(header+value+target, "hunter2") {
 			t.Fatalf("%v %v", r.Header, err)
+		}
+		bound, s2 := vaultOf("x-api-key")
+		fill = func(text string) string { return strings.ReplaceAll(text, "PH", s2.Placeholder) }
+		r = requestWith(fill(target), fill(header), fill(value), "X-Api-Key", s2.Placeholder)
+		if _, err := bound.Fill(r, []netfilter.Secret{s2}, true); err == nil && !strings.Contains(header+value+target, "hunter2") {
+			r.Header.Del("X-Api-Key")
+			if strings.Contains(fmt.Sprint(r.Header, r.Target), "hunter2") {
+				t.Fatalf("put in elsewhere: %v %v", r.Target, r.Header)
+			}
 		}
 		h := http.Header{"Echo": {strings.ReplaceAll(echo, "V", "hunter2+/=topsecret")}}
 		v.Scrub(h, []netfilter.Secret{s})
