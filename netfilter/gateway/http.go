@@ -232,7 +232,9 @@ func (x *exchange) fail(status int, err error) {
 		x.conn.reset()
 		return
 	}
-	x.g.refused(x.f, x.side.proto(), reasonUpstream, err)
+	text := http.Header{"": {err.Error()}} // which quotes the server, who may quote the request
+	x.scrub(text)
+	x.g.refused(x.f, x.side.proto(), reasonUpstream, errors.New(text[""][0]))
 	x.answer(http.StatusBadGateway, fmt.Sprintf("sbx: %s gave no valid HTTP response.\n", x.f.name))
 }
 

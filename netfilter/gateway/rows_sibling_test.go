@@ -73,6 +73,24 @@ func TestInterceptedSiblings(t *testing.T) {
 			m.quiet(t)
 		}},
 		{"H22_reflected_after_the_secret_is_taken_away", reflectedLater},
+		{"H22_reflected_in_what_is_no_response", func(t *testing.T, m *mitm) {
+			m.serveTLS(t, "api.anthropic.com", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				c, _, err := http.NewResponseController(rw).Hijack()
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				_, _ = io.WriteString(c, "HTTP/1.1 "+r.Header.Get("X-Api-Key")+" unknown\r\n\r\n")
+			}))
+			got := m.over(t, "api.anthropic.com", request("GET", "api.anthropic.com", "/", "X-Api-Key: "+placeholder))
+			if !strings.HasPrefix(got, "HTTP/1.1 502") || strings.Contains(got, "hunter2") {
+				t.Errorf("%q", got)
+			}
+			m.deniedFor(t, reasonUpstream)
+			if text := fmt.Sprint(m.Denials(time.Time{})); strings.Contains(text, "hunter2") || !strings.Contains(text, "malformed") {
+				t.Errorf("what the host keeps of it: %s", text)
+			}
+		}},
 		{"H24_foreign_key_by_other_ways", func(t *testing.T, m *mitm) {
 			m.serveTLS(t, "api.anthropic.com", http.HandlerFunc(shown))
 			serveHTTP(t, m.world, http.HandlerFunc(shown))
