@@ -186,7 +186,11 @@ func (x *exchange) forward(req *intercept.Request) bool {
 	stop := context.AfterFunc(x.f.ctx, func() { up.Close() })
 	defer stop()
 	x.served++
-	req.Body = &patientBody{req.Body, x.conn}
+	var broken atomic.Pointer[error] // of the request's body
+	req.Body = &patientBody{req.Body, x.conn, func(err error) {
+		broken.Store(&err)
+		up.Close() // the server would wait for the rest
+	}}
 	sent := make(chan error, 1)
 	go func() {
 		defer close(sent)
@@ -194,7 +198,10 @@ func (x *exchange) forward(req *intercept.Request) bool {
 		sent <- req.WriteTo(&counted{up, &x.f.up}, x.host())
 	}()
 	status, again, err := x.from.Relay(x.conn, req, x.scrub)
-	if err != nil {
+	switch bad := broken.Load(); {
+	case err != nil && bad != nil && status == 0:
+		x.badRequest(*bad)
+	case err != nil:
 		x.fail(status, err)
 	}
 	if err == nil && status == http.StatusSwitchingProtocols {
@@ -241,12 +248,17 @@ func (x *exchange) fail(status int, err error) {
 // patientBody reads a request body that may take its time, but not stall.
 type patientBody struct {
 	io.ReadCloser
-	conn guestSide
+	conn   guestSide
+	broken func(error) // is told of an end that is none
 }
 
 func (b *patientBody) Read(p []byte) (int, error) {
 	_ = b.conn.SetReadDeadline(time.Now().Add(requestIdle))
-	return b.ReadCloser.Read(p)
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.broken(err)
+	}
+	return n, err
 }
 
 // counted counts the bytes of a server's connection, in one direction.

@@ -297,6 +297,42 @@ func TestBudgetOverParallelConnections(t *testing.T) {
 	}
 }
 
+// TestBrokenBodies are siblings of rows H6 and H7: what does not end as it said ends the server's side at once.
+func TestBrokenBodies(t *testing.T) {
+	head := "POST / HTTP/1.1\r\nHost: example.com\r\n"
+	for _, c := range []struct{ name, say string }{
+		{"hexadecimal with a prefix", head + "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n"},
+		{"bare line feeds", head + "Transfer-Encoding: chunked\r\n\r\n5\nhello\n0\n\n"},
+		{"too long a length", head + "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nhello\r\n0\r\n\r\n"},
+		{"a line end in an extension", head + "Transfer-Encoding: chunked\r\n\r\n5;a=\"\r\nb\"\r\nhello\r\n0\r\n\r\n"},
+		{"a guest that leaves", head + "Content-Length: 9\r\n\r\nhello"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, 0)
+			ended := make(chan struct{})
+			w.net.serve(t, 80, func(s net.Conn) {
+				_, _ = io.Copy(io.Discard, s)
+				close(ended)
+			})
+			conn := w.guest.mustDial(w.guest.resolve("example.com"), 80)
+			if _, err := io.WriteString(conn, c.say); err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-ended:
+			case <-time.After(3 * time.Second):
+				t.Error("the server waits on")
+			}
+			if answer, _ := io.ReadAll(conn); !strings.HasPrefix(string(answer), "HTTP/1.1 400") {
+				t.Errorf("%q", answer)
+			}
+		})
+	}
+}
+
 // TestBudgetOfAReload: a connection that is open when its rule gets a budget is held to it.
 func TestBudgetOfAReload(t *testing.T) {
 	rule := netfilter.Rule{Action: netfilter.Allow, Pattern: "github.com:22/tcp", Origin: netfilter.Origin{Source: "user"}}
