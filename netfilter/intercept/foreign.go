@@ -59,7 +59,8 @@ func foreignQuery(target string) bool {
 
 // credentialFields are the usual ones, as [letters] gives them.
 func credentialFields() []string {
-	return []string{"key", "apikey", "xapikey", "xgoogapikey", "token", "accesstoken", "authtoken", "oauthtoken", "bearertoken", "privatetoken", "xamzsecuritytoken"}
+	return []string{"key", "apikey", "xapikey", "xgoogapikey", "token", "accesstoken", "authtoken", "oauthtoken", "bearertoken",
+		"privatetoken", "xamzsecuritytoken"}
 }
 
 // letters is a text without case, hyphens, underscores and dots: servers see few differences between names.
