@@ -45,6 +45,19 @@ func (h HostNet) Check(addr netip.Addr) error {
 	return nil
 }
 
+// CheckTarget is Check with what a [HostRule] adds: its range lifts the floor for what lies in it. The host's
+// own address in a private network is not lifted with all others there: a rule names it alone, or it is loopback.
+func (h HostNet) CheckTarget(addr netip.Addr, target Target) error {
+	err := h.Check(addr)
+	if err == nil || !target.Allows(addr) {
+		return err
+	}
+	if slices.Contains(h.Addrs, addr) && !addr.IsLoopback() && !target.Prefix.IsSingleIP() {
+		return &AddressError{addr, Classify(addr), "is the host's own, which a range does not cover"}
+	}
+	return nil
+}
+
 // labAddress is the one exception: some closed networks (test labs, machines
 // behind a transparent proxy for what leaves them) number everything from the
 // documentation ranges of RFC 5737, and there they are what public addresses are

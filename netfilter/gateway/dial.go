@@ -66,7 +66,7 @@ func (g *Gateway) resolve(ctx context.Context, name string, target netfilter.Tar
 	addrs := make([]netip.Addr, 0, len(answer))
 	for _, addr := range answer {
 		addr = plain(addr)
-		if err := host.Check(addr); err != nil && !target.Allows(addr) {
+		if err := host.CheckTarget(addr, target); err != nil {
 			return nil, err
 		}
 		addrs = append(addrs, addr)
@@ -153,7 +153,7 @@ func (g *Gateway) addresses(f *flow) ([]netip.Addr, error) {
 	if !f.addr.IsValid() {
 		return g.resolve(f.ctx, f.name, f.verdict.Target)
 	}
-	if err := g.cfg.HostNet().Check(f.addr); err != nil && !f.verdict.Target.Allows(f.addr) {
+	if err := g.cfg.HostNet().CheckTarget(f.addr, f.verdict.Target); err != nil {
 		return nil, err
 	}
 	return []netip.Addr{f.addr}, nil

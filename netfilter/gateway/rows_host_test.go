@@ -62,6 +62,25 @@ func TestHostRules(t *testing.T) {
 			}
 			w.deniedFor(t, netfilter.ReasonAddressClass)
 		}},
+		{"S18_own_address_within_a_private_range", func(t *testing.T, w *world) {
+			origin, own := netfilter.Origin{Source: "user"}, netip.MustParseAddr("10.0.0.5")
+			w.cfg.HostNet = func() netfilter.HostNet {
+				return netfilter.HostNet{Addrs: []netip.Addr{own}, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
+			}
+			w.net.answers["me.corp.test"] = []netip.Addr{own}
+			if m := w.guest.ask("me.corp.test", dns.TypeA); m.Rcode != dns.RcodeNameError {
+				t.Errorf("%v", m)
+			}
+			w.SetPolicy(compiled(t, netfilter.Spec{Hosts: []netfilter.HostRule{{Pattern: "10.0.0.0/16:22/tcp", Origin: origin}}}))
+			if _, err := w.guest.dial(own, 22); err == nil {
+				t.Error("the host itself was reached through a rule for its network")
+			}
+			w.deniedFor(t, netfilter.ReasonAddressClass)
+			w.quiet(t)
+			echoes(t, w.guest.mustDial(netip.MustParseAddr("10.0.0.6"), 22))
+			w.SetPolicy(compiled(t, netfilter.Spec{Hosts: []netfilter.HostRule{{Pattern: "10.0.0.5:22/tcp", Origin: origin}}}))
+			echoes(t, w.guest.mustDial(own, 22))
+		}},
 		{"T1_literal_address_by_range", func(t *testing.T, w *world) {
 			echoes(t, w.guest.mustDial(netip.MustParseAddr("140.82.112.3"), 22))
 			for addr, port := range map[string]uint16{"140.82.112.3": 443, "140.82.128.1": 22, "140.82.112.9": 22} {
