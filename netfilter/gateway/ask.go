@@ -268,11 +268,17 @@ func (g *Gateway) await(q *question) {
 	}
 }
 
-// decideFlow is the verdict of the policy in force on a flow, or on a request of it.
+// decideFlow is the verdict of the policy in force on a flow, or on a request of it. A policy that came meanwhile
+// has set the flow's budget already, and is not to be overruled.
 func (g *Gateway) decideFlow(f *flow, method, path string) netfilter.Verdict {
-	v := f.judged(g.policy.Load(), method, path)
-	g.setBudget(f, v)
-	return v
+	for {
+		p := g.policy.Load()
+		v := f.judged(p, method, path)
+		g.setBudget(f, v)
+		if g.policy.Load() == p {
+			return v
+		}
+	}
 }
 
 // setBudget makes what follows count under the rule that allowed it.
