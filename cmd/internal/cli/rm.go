@@ -70,6 +70,9 @@ func (o rmOptions) names(st *store.Store) ([]string, error) {
 		return names, err
 	}
 	name, err := o.app.chooseName(st, o.name)
+	if other := (foreign{}); o.force && errors.As(err, &other) {
+		return nil, nil // this folder's is not there
+	}
 	if err != nil {
 		return nil, err
 	}
