@@ -79,7 +79,7 @@ func (a *app) open(st *store.Store, name, typed string) (*sandbox, error) {
 	var err error
 	box.spec, err = box.files.ReadSpec()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, a.noSandbox(st, name, typed)
+		return nil, a.none(st, name, typed)
 	}
 	return box, err
 }
@@ -109,8 +109,13 @@ func (a *app) running(ctx context.Context, typed string) (*sandbox, error) {
 	}
 }
 
-// noSandbox says that there is none of that name, and what was meant perhaps.
-func (a *app) noSandbox(st *store.Store, name, typed string) error {
+// noSandbox is an error that says that a folder has none.
+type noSandbox struct{ error }
+
+func (n noSandbox) Unwrap() error { return n.error }
+
+// none says that there is none of that name, and what was meant perhaps.
+func (a *app) none(st *store.Store, name, typed string) error {
 	if typed != "" {
 		return hintf(fmt.Errorf("no sandbox %q", name), "see: sbx ls")
 	}
@@ -118,7 +123,7 @@ func (a *app) noSandbox(st *store.Store, name, typed string) error {
 	if other, dir, ok := a.sandboxAbove(st); ok {
 		return hintf(fmt.Errorf("no sandbox for %q", project), "the folder %q above it has one: give its name, %s", dir, other)
 	}
-	return hintf(fmt.Errorf("no sandbox for %q", project), "make one with: sbx up")
+	return noSandbox{hintf(fmt.Errorf("no sandbox for %q", project), "make one with: sbx up")}
 }
 
 // sandboxAbove finds the sandbox of the nearest folder above this project.

@@ -82,7 +82,7 @@ func (o rmOptions) names(st *store.Store) ([]string, error) {
 	if o.force {
 		return nil, nil
 	}
-	return nil, o.app.noSandbox(st, name, o.name)
+	return nil, o.app.none(st, name, o.name)
 }
 
 // mayEnd makes sure that the user means to end what runs.
