@@ -207,6 +207,19 @@ func TestMountsOfGuardedFolders(t *testing.T) {
 	}
 }
 
+// TestReviewIsNotGoneAround: in mode review the guest has no other way to the project than what is applied.
+func TestReviewIsNotGoneAround(t *testing.T) {
+	w := newWorld(t, "workspace: {mounts: [{source: ., target: /live}]}\n")
+	w.opts.Flags = map[string]string{"mode": "review"}
+	if ps := w.problems(); len(ps) != 1 || !strings.Contains(ps[0].Text, "sbx apply") {
+		t.Errorf("%v", ps)
+	}
+	w.write(w.file(), "workspace: {mode: review, mounts: [{source: ., target: /live, readonly: true}, {source: .., target: /above}]}\n")
+	if got := w.load().Widening(); len(got) != 1 || got[0].Kind != WidenMount {
+		t.Errorf("%v", got)
+	}
+}
+
 // TestPatternsThatNobodyCanRead are found when the file is read, not when the sandbox starts.
 func TestPatternsThatNobodyCanRead(t *testing.T) {
 	for _, pattern := range []string{"a**b", "x/[", "**/a/**/b/**/c/**/d"} {

@@ -146,7 +146,11 @@ func (b *builder) mounts(workspace string) []machine.Mount {
 			continue
 		}
 		protected, masked := b.guarded(source)
-		if protected && !m.ReadOnly {
+		switch {
+		case m.ReadOnly:
+		case b.where("workspace.mode").text == machine.ModeReview:
+			b.rep.add(m.at, "mount source %q: is of the project, and mode review lets nothing reach it before sbx apply: add readonly: true", cut(m.Source))
+		case protected:
 			b.rep.add(m.at, "mount source %q: holds files of the project that the guest must not write: add readonly: true, or mount another folder", cut(m.Source))
 		}
 		if masked {
