@@ -61,7 +61,7 @@ func AppendAllow(file []byte, rules []string) ([]byte, error) {
 func newRules(old File, rules []string) []Rule {
 	var added []Rule
 	for _, text := range rules {
-		same := func(r Rule) bool { return r.String() == text }
+		same := func(r Rule) bool { return r.String() == netfilter.CanonicalPattern(text) }
 		if !slices.ContainsFunc(old.Network.Allow, same) && !slices.ContainsFunc(added, same) {
 			added = append(added, Rule{Host: text})
 		}

@@ -102,7 +102,9 @@ func TestAppendAllowAddsAndNothingElse(t *testing.T) {
 		for _, r := range old.Network.Allow {
 			want = append(want, r.String())
 		}
-		want = append(want, rules...)
+		for _, rule := range rules {
+			want = append(want, Rule{Host: rule}.String())
+		}
 		for i, r := range got.Network.Allow {
 			if len(got.Network.Allow) != len(want) || r.String() != want[i] {
 				t.Fatalf("rules %v, want %v", got.Network.Allow, want)

@@ -168,6 +168,15 @@ func (b *builder) listed(key, source string, at Position, value string) {
 	b.c.values = append(b.c.values, newValue(key, value, source, at))
 }
 
+// NameFrom says which layer gave the name: flag, env, project or default.
+func (c *Config) NameFrom() string {
+	i := slices.IndexFunc(c.values, func(v Value) bool { return v.Key == "name" })
+	if i < 0 {
+		return ""
+	}
+	return c.values[i].Source
+}
+
 // Values gives every effective value with its origin, scalars first, for
 // `sbx config show`.
 func (c *Config) Values() []Value { return slices.Clone(c.values) }

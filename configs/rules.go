@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"github.com/invopop/jsonschema"
+
+	"github.com/sbx-vm/sbx/netfilter"
 )
 
 // Rule is one entry of an allow or deny list: the short text, or a map with
@@ -25,10 +27,11 @@ func (r *Rule) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String shows all of the rule: it is what the user agrees to. Neither a pattern, nor a method, nor
-// a path of a valid rule holds a space, so that no two rules have the same text.
+// String shows all of the rule: it is what the user agrees to, so that letters which only look like others
+// show as A-labels. Neither a pattern, nor a method, nor a path of a valid rule holds a space: no two rules
+// that mean different things have the same text.
 func (r Rule) String() string {
-	words := []string{r.Host}
+	words := []string{netfilter.CanonicalPattern(r.Host)}
 	if len(r.Methods) > 0 {
 		words = append(words, strings.Join(r.Methods, ","))
 	}

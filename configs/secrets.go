@@ -47,7 +47,13 @@ func (b *builder) secrets() []netfilter.Secret {
 		// The user's own word for the same key goes before the preset's.
 		if !slices.ContainsFunc(out, func(o netfilter.Secret) bool { return o.Name == s.Name }) {
 			out = append(out, netfilter.Secret{Name: s.Name, Hosts: s.Hosts, Header: s.Header, Origin: b.c.Agent.origin()})
-			b.listed("secrets."+s.Name, "agent "+b.c.Agent.Name, Position{}, Secret{Name: s.Name, Hosts: s.Hosts, Header: s.Header}.place())
+			place := Secret{Name: s.Name, Hosts: s.Hosts, Header: s.Header}.place()
+			b.listed("secrets."+s.Name, "agent "+b.c.Agent.Name, Position{}, place)
+			// Who types the agent's name, or has it in a file of his own, means to use its keys. A project that
+			// names one asks for the use of them.
+			if v := b.where("agent"); b.user.Agent != b.c.Agent.Name {
+				b.widen(v.Source, WidenSecret, s.Name+", "+place, v.pos)
+			}
 		}
 	}
 	for _, s := range b.file.Secrets {
@@ -77,7 +83,11 @@ func (b *builder) secret(s Secret, source string) netfilter.Secret {
 
 // place says where a secret goes. No pattern or header of a valid secret holds a space.
 func (s Secret) place() string {
-	text := "to " + strings.Join(s.Hosts, " ")
+	hosts := make([]string, len(s.Hosts))
+	for i, host := range s.Hosts {
+		hosts[i] = netfilter.CanonicalPattern(host)
+	}
+	text := "to " + strings.Join(hosts, " ")
 	if s.Header == "" {
 		return text + " in any header"
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/sbx-vm/sbx/machine"
+	"github.com/sbx-vm/sbx/sync/guard"
 	"github.com/sbx-vm/sbx/sync/mirror/disk"
 )
 
@@ -142,6 +143,49 @@ func (b *builder) mounts(workspace string) []machine.Mount {
 		b.listed("workspace.mounts", sourceProject, m.at, what)
 		if !within(source, b.c.Project) {
 			b.widen(sourceProject, WidenMount, what, m.at)
+			continue
+		}
+		protected, masked := b.guarded(source)
+		switch {
+		case m.ReadOnly:
+		case b.where("workspace.mode").text == machine.ModeReview:
+			b.rep.add(m.at, "mount source %q: is of the project, and mode review lets nothing reach it before sbx apply: add readonly: true", cut(m.Source))
+		case protected:
+			b.rep.add(m.at, "mount source %q: holds files of the project that the guest must not write: add readonly: true, or mount another folder", cut(m.Source))
+		}
+		if masked {
+			b.widen(sourceProject, WidenMask, what, m.at)
+		}
+	}
+	return out
+}
+
+// guarded tells whether a folder of the project holds what is protected or masked by a path that begins above
+// the folder: in a share of its own it would be known by the rest of that path alone, and be neither.
+func (b *builder) guarded(source string) (protected, masked bool) {
+	rel := strings.Trim(strings.TrimPrefix(source, b.c.Project), "/")
+	if rel == "" {
+		return false, false
+	}
+	parts := strings.Split(rel, "/")
+	// Own patterns that are wrong are reported where they stand.
+	matcher, err := guard.New(valid(b.file.Workspace.Protect))
+	if err != nil {
+		return true, true
+	}
+	mask, err := guard.NewMask(valid(b.file.Workspace.Mask))
+	if err != nil {
+		return true, true
+	}
+	return matcher.Protected(parts) || len(matcher.Leads(parts)) > 0, mask.Masked(parts) || len(mask.Leads(parts)) > 0
+}
+
+// valid leaves the patterns out that are reported elsewhere.
+func valid(patterns []Text) []string {
+	var out []string
+	for _, p := range patterns {
+		if checkProtect(strings.TrimPrefix(p.Text, "!")) == nil {
+			out = append(out, p.Text)
 		}
 	}
 	return out
@@ -221,5 +265,6 @@ func checkProtect(pattern string) error {
 	case strings.ContainsFunc(pattern, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return fmt.Errorf("must have no control characters")
 	}
-	return nil
+	_, err := guard.New([]string{pattern})
+	return err
 }

@@ -59,6 +59,21 @@ func parsePattern(text string) (pattern, error) {
 	return p, nil
 }
 
+// CanonicalPattern gives the form of a pattern in which it is compared and shown to people: its name in lower
+// case and A-labels, its ports as they stand. What is no pattern comes back as it is, for the error about it.
+func CanonicalPattern(text string) string {
+	p, err := parsePattern(text)
+	if err != nil || p.kind == kindRange || p.kind == kindAny {
+		return text
+	}
+	_, ports, hasPorts := strings.Cut(text, ":")
+	stars := map[kind]string{kindBelow: "**.", kindChild: "*."}[p.kind]
+	if hasPorts {
+		ports = ":" + ports
+	}
+	return stars + p.base + ports
+}
+
 // refuseForeign gives the mistakes that people make a better message than a
 // complaint about one byte: URLs, addresses, ranges of addresses.
 func refuseForeign(text string) error {

@@ -127,3 +127,15 @@ func FuzzRule(f *testing.F) {
 		}
 	})
 }
+
+func TestCanonicalPattern(t *testing.T) {
+	for in, want := range map[string]string{
+		"API.Example.com": "api.example.com", "*.Example.ORG:443,8443": "*.example.org:443,8443", "**.x.test": "**.x.test",
+		"m\u00fcnchen.de:22/tcp": "xn--mnchen-3ya.de:22/tcp", "\u0430.example.com": "xn--80a.example.com", "a.example.com.": "a.example.com",
+		"140.82.112.0/20:22/tcp": "140.82.112.0/20:22/tcp", "not a name": "not a name", "": "", "**": "**", "https://a.test": "https://a.test",
+	} {
+		if got := CanonicalPattern(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sbx-vm/sbx/machine"
+	"github.com/sbx-vm/sbx/netfilter"
 )
 
 // commandLimit is how long a user's command may take: a password manager may ask for a finger.
@@ -70,7 +71,8 @@ func resolve(ctx context.Context, s *Store, w Wanted, sources []machine.SecretSo
 		return Value{}, err
 	}
 	for _, host := range w.Hosts {
-		if len(info.Hosts) > 0 && !slices.Contains(info.Hosts, host) {
+		same := func(kept string) bool { return netfilter.CanonicalPattern(kept) == netfilter.CanonicalPattern(host) }
+		if len(info.Hosts) > 0 && !slices.ContainsFunc(info.Hosts, same) {
 			return Value{}, fmt.Errorf("secret %s: is kept for %s, not for %s", w.Name, strings.Join(info.Hosts, ", "), host)
 		}
 	}

@@ -129,7 +129,7 @@ func TestResolve(t *testing.T) {
 	}
 	env := map[string]string{"BOTH": "env", "OTHER_NAME": "renamed"}
 	values, err := Resolve(t.Context(), s, []Wanted{
-		{"STORED", []string{"a.test"}}, {"BOUND", []string{"api.test"}}, {"BOTH", nil}, {"RENAMED", nil}, {"COMMAND", nil}, {"NONE", nil},
+		{"STORED", []string{"a.test"}}, {"BOUND", []string{"API.test"}}, {"BOTH", nil}, {"RENAMED", nil}, {"COMMAND", nil}, {"NONE", nil},
 	}, []machine.SecretSource{{Name: "RENAMED", Env: "OTHER_NAME"}, {Name: "COMMAND", Command: []string{"printf", "%s\n", "from command"}}},
 		func(k string) string { return env[k] })
 	if err != nil {

@@ -79,11 +79,9 @@ func (b backend) Docker(ctx context.Context) (io.ReadWriteCloser, error) {
 func (b backend) Policy() control.PolicyView { return b.s.rules.view() }
 
 func (b backend) EditPolicy(edit control.PolicyEdit) (control.PolicyView, error) {
-	policy, err := b.s.rules.edit(edit)
-	if err != nil {
+	if _, err := b.s.rules.edit(edit); err != nil {
 		return control.PolicyView{}, err
 	}
-	b.s.gateway.SetPolicy(policy)
 	return b.s.rules.view(), nil
 }
 
@@ -112,12 +110,8 @@ func (b backend) Answer(a control.Answer) error {
 		if q.ID != a.ID {
 			continue
 		}
-		policy, err := b.s.rules.answer(q.Name, q.Port, a.Allow)
-		if err != nil {
-			return err
-		}
-		b.s.gateway.SetPolicy(policy)
-		return nil
+		_, err := b.s.rules.answer(q.Name, q.Port, a.Allow)
+		return err
 	}
 	return gateway.ErrNoQuestion
 }

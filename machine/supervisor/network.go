@@ -32,6 +32,9 @@ func (s *Supervisor) startGateway(ctx context.Context) error {
 		Policy: s.rules.compiled(), HostNet: s.hostNet, Resolver: net.DefaultResolver, Dialer: &net.Dialer{}, Audit: s.audit, Log: s.o.Log,
 		Authority: s.authority, Secrets: s.secrets.vault(), Proxy: proxy,
 	})
+	if err == nil {
+		s.rules.apply = s.gateway.SetPolicy
+	}
 	return err
 }
 

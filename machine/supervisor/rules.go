@@ -17,6 +17,8 @@ type rules struct {
 	files *store.Sandbox
 	base  netfilter.Spec
 
+	apply func(*netfilter.Policy) // makes it the gateway's, nil before there is one; in the order of the changes, so under mu
+
 	mu       sync.Mutex
 	runtime  []netfilter.Rule
 	answers  []netfilter.Rule // to questions, for as long as the sandbox runs
@@ -69,8 +71,9 @@ func (r *rules) edit(e control.PolicyEdit) (*netfilter.Policy, error) {
 	defer r.mu.Unlock()
 	runtime := slices.Clone(r.runtime)
 	for _, gone := range e.Remove {
+		gone.Pattern = netfilter.CanonicalPattern(gone.Pattern)
 		kept := slices.DeleteFunc(slices.Clone(runtime), func(x netfilter.Rule) bool {
-			return x.Pattern == gone.Pattern && (gone.Action == "" || x.Action == gone.Action)
+			return netfilter.CanonicalPattern(x.Pattern) == gone.Pattern && (gone.Action == "" || x.Action == gone.Action)
 		})
 		if len(kept) == len(runtime) {
 			return nil, fmt.Errorf("no rule %q was made by sbx policy: rules of files are changed there", gone.Pattern)
@@ -78,7 +81,7 @@ func (r *rules) edit(e control.PolicyEdit) (*netfilter.Policy, error) {
 		runtime = kept
 	}
 	for _, add := range e.Add {
-		add.Origin = netfilter.Origin{Source: "runtime"}
+		add.Origin, add.Pattern = netfilter.Origin{Source: "runtime"}, netfilter.CanonicalPattern(add.Pattern)
 		if !slices.ContainsFunc(runtime, func(x netfilter.Rule) bool { return x.Pattern == add.Pattern && x.Action == add.Action }) {
 			runtime = append(runtime, add)
 		}
@@ -91,6 +94,7 @@ func (r *rules) edit(e control.PolicyEdit) (*netfilter.Policy, error) {
 		return nil, errors.Join(err, errors.New("the rules are as they were"))
 	}
 	r.runtime, r.policy, r.warnings = runtime, policy, warnings
+	r.enforce()
 	return policy, nil
 }
 
@@ -108,5 +112,12 @@ func (r *rules) answer(name string, port uint16, allow bool) (*netfilter.Policy,
 		return nil, err
 	}
 	r.answers, r.policy, r.warnings = answers, policy, warnings
+	r.enforce()
 	return policy, nil
+}
+
+func (r *rules) enforce() {
+	if r.apply != nil {
+		r.apply(r.policy)
+	}
 }

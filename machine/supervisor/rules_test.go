@@ -1,8 +1,10 @@
 package supervisor
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sbx-vm/sbx/machine"
@@ -103,5 +105,53 @@ func TestAnswersAreNotKept(t *testing.T) {
 	}
 	if got := patterns(again.view()); !slices.Equal(got, []string{"allow kept.test runtime"}) {
 		t.Errorf("after a restart: %q", got)
+	}
+}
+
+// TestRulesAreOfOneForm: a rule is taken back however its name is written.
+func TestRulesAreOfOneForm(t *testing.T) {
+	r, err := loadRules(sandboxFiles(t), netfilter.Spec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(pattern string) control.PolicyEdit {
+		return control.PolicyEdit{Add: []netfilter.Rule{{Action: netfilter.Allow, Pattern: pattern}}}
+	}
+	for _, pattern := range []string{"API.Example.com", "api.example.com"} {
+		if _, err := r.edit(add(pattern)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := patterns(r.view()); !slices.Equal(got, []string{"allow api.example.com runtime"}) {
+		t.Errorf("%q", got)
+	}
+	if _, err := r.edit(control.PolicyEdit{Remove: []netfilter.Rule{{Pattern: "Api.Example.Com"}}}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTheLastChangeIsInForce: changes reach the gateway in their order, whoever makes them at the same time.
+func TestTheLastChangeIsInForce(t *testing.T) {
+	r, err := loadRules(sandboxFiles(t), netfilter.Spec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var applied *netfilter.Policy
+	r.apply = func(p *netfilter.Policy) { applied = p }
+	var all sync.WaitGroup
+	for i := range 20 {
+		all.Go(func() {
+			name := fmt.Sprintf("n%d.test", i)
+			if _, err := r.edit(control.PolicyEdit{Add: []netfilter.Rule{{Action: netfilter.Allow, Pattern: name}}}); err != nil {
+				t.Error(err)
+			}
+			if _, err := r.answer(name, 443, false); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if applied == nil || applied != r.compiled() {
+		t.Error("the gateway has another policy than the one that is shown")
 	}
 }

@@ -48,13 +48,14 @@ func (a *app) existing(typed string) (*sandbox, error) {
 		return nil, err
 	}
 	name, err := a.chooseName(st, typed)
+	var other foreign
+	if typed == "" && (errors.As(err, &other) || err == nil && !st.Exists(name)) {
+		if above, _, ok := a.sandboxAbove(st); ok {
+			name, err = above, nil
+		}
+	}
 	if err != nil {
 		return nil, err
-	}
-	if typed == "" && !st.Exists(name) {
-		if above, _, ok := a.sandboxAbove(st); ok {
-			name = above
-		}
 	}
 	return a.open(st, name, typed)
 }
@@ -78,7 +79,7 @@ func (a *app) open(st *store.Store, name, typed string) (*sandbox, error) {
 	var err error
 	box.spec, err = box.files.ReadSpec()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, a.noSandbox(st, name, typed)
+		return nil, a.none(st, name, typed)
 	}
 	return box, err
 }
@@ -108,8 +109,13 @@ func (a *app) running(ctx context.Context, typed string) (*sandbox, error) {
 	}
 }
 
-// noSandbox says that there is none of that name, and what was meant perhaps.
-func (a *app) noSandbox(st *store.Store, name, typed string) error {
+// noSandbox is an error that says that a folder has none.
+type noSandbox struct{ error }
+
+func (n noSandbox) Unwrap() error { return n.error }
+
+// none says that there is none of that name, and what was meant perhaps.
+func (a *app) none(st *store.Store, name, typed string) error {
 	if typed != "" {
 		return hintf(fmt.Errorf("no sandbox %q", name), "see: sbx ls")
 	}
@@ -117,7 +123,7 @@ func (a *app) noSandbox(st *store.Store, name, typed string) error {
 	if other, dir, ok := a.sandboxAbove(st); ok {
 		return hintf(fmt.Errorf("no sandbox for %q", project), "the folder %q above it has one: give its name, %s", dir, other)
 	}
-	return hintf(fmt.Errorf("no sandbox for %q", project), "make one with: sbx up")
+	return noSandbox{hintf(fmt.Errorf("no sandbox for %q", project), "make one with: sbx up")}
 }
 
 // sandboxAbove finds the sandbox of the nearest folder above this project.
@@ -159,9 +165,23 @@ func sandboxOf(st *store.Store, project string) (string, bool) {
 	return "", false
 }
 
+// foreign says that the name which a folder's sandbox would have is taken by another folder's.
+type foreign struct{ name, project string }
+
+func (f foreign) Error() string {
+	return fmt.Sprintf("sandbox %q belongs to the folder %q", f.name, f.project)
+}
+
+// Hint is for both who meant that one and who meant this folder's.
+func (f foreign) Hint() string {
+	return fmt.Sprintf("to mean that one, name it: %s; this folder has none yet: sbx up NAME, or name: in %s", f.name, configs.FileName)
+}
+
 // chooseName decides which sandbox is meant: the typed one, else the project's own
 // by the configuration, else the one that was made for this folder: it must be
-// possible to stop a sandbox whose sbx.yaml is broken.
+// possible to stop a sandbox whose sbx.yaml is broken. A folder's name or a project
+// file's `name:` never means a sandbox of another folder: what is typed here would run,
+// open the network or delete there.
 func (a *app) chooseName(st *store.Store, typed string) (string, error) {
 	if typed != "" {
 		return typed, nil
@@ -170,16 +190,30 @@ func (a *app) chooseName(st *store.Store, typed string) (string, error) {
 		return "", hintf(errors.New("there is no current folder"), "name the sandbox, see: sbx ls")
 	}
 	config, err := a.loadConfig(nil)
+	var taken error
 	if err == nil {
-		if st.Exists(config.Name) {
+		if taken = takenByOther(st, config); taken == nil && st.Exists(config.Name) {
 			return config.Name, nil
 		}
 	}
 	if name, ok := sandboxOf(st, projectDir(a.Dir)); ok {
 		return name, nil
 	}
-	if err != nil {
+	if err := errors.Join(err, taken); err != nil {
 		return "", err
 	}
 	return config.Name, nil
+}
+
+// takenByOther is an error if the configuration's name is that of another folder's sandbox. A name in the
+// environment is the user's own word, as a typed one is.
+func takenByOther(st *store.Store, config *configs.Config) error {
+	if config.NameFrom() == "env" {
+		return nil
+	}
+	spec, err := st.Sandbox(config.Name).ReadSpec()
+	if err != nil || spec.Project == config.Project {
+		return nil // none, or one that is broken and must be deletable
+	}
+	return foreign{config.Name, spec.Project}
 }

@@ -77,12 +77,21 @@ func collectDenials(entries []audit.Entry) []denial {
 
 // remedy says how to let it through, where a rule can.
 func (d denial) remedy() []string {
-	if !d.isName || d.reason != netfilter.ReasonNoRule && d.reason != netfilter.ReasonPort {
+	switch d.reason {
+	case netfilter.ReasonNoRule, netfilter.ReasonPort, netfilter.ReasonNoAnswer:
+	default:
+		return nil
+	}
+	if !d.isName {
 		return nil
 	}
 	target := d.host
-	if d.port != 0 && d.port != 80 && d.port != 443 {
+	switch d.port {
+	case 0, 80, 443:
+	case 8080, 8443: // the web's too, mostly
 		target = d.String()
+	default: // as bytes: what is no TLS or HTTP, such as SSH, does not pass otherwise
+		target = netfilter.PatternFor(d.host, d.port)
 	}
 	lines := []string{"     allow it with: sbx policy allow " + target}
 	if presets := coveringPresets(d.host, d.port); len(presets) > 0 {

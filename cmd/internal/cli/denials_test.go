@@ -31,7 +31,7 @@ func TestDescribeDenials(t *testing.T) {
 		"sbx: blocked: x.example (no rule allows it)",
 		"     allow it with: sbx policy allow x.example",
 		"sbx: blocked: git.example:22 (no rule allows this port of it)",
-		"     allow it with: sbx policy allow git.example:22",
+		"     allow it with: sbx policy allow git.example:22/tcp",
 		"sbx: blocked: www.npmjs.org (no rule allows it)",
 		"     allow it with: sbx policy allow www.npmjs.org",
 		"     or, in sbx.yaml: network: {presets: [npm]}",
@@ -39,6 +39,26 @@ func TestDescribeDenials(t *testing.T) {
 		"sbx: blocked: 1.1.1.1:443 (it is an address: only names can be allowed)",
 	}
 	if got := describeDenials(entries); !cmp.Equal(got, want) {
+		t.Error(cmp.Diff(want, got))
+	}
+}
+
+// TestRemediesHelp: what is proposed lets through what was refused.
+func TestRemediesHelp(t *testing.T) {
+	want := []string{
+		"sbx: blocked: web.example:8443 (no rule allows this port of it)",
+		"     allow it with: sbx policy allow web.example:8443",
+		"sbx: blocked: db.example:5432 (no rule allows it)",
+		"     allow it with: sbx policy allow db.example:5432/tcp",
+		"sbx: blocked: asked.example:443 (nobody answered in time)",
+		"     allow it with: sbx policy allow asked.example",
+	}
+	got := describeDenials([]audit.Entry{
+		deny(audit.Connect, "web.example", 8443, netfilter.ReasonPort),
+		deny(audit.Connect, "db.example", 5432, netfilter.ReasonNoRule),
+		deny(audit.Ask, "asked.example", 443, netfilter.ReasonNoAnswer),
+	})
+	if !cmp.Equal(got, want) {
 		t.Error(cmp.Diff(want, got))
 	}
 }

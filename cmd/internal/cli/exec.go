@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -109,6 +111,9 @@ func (o execOptions) run(ctx context.Context) error {
 		return exitError{statusSbx, err}
 	}
 	defer box.close()
+	if err := o.keepsSecrets(box.spec); err != nil {
+		return err
+	}
 	request := control.ExecRequest{
 		Argv: o.argv, Dir: o.workdir(box.spec), User: o.user, Env: env,
 	}
@@ -129,6 +134,18 @@ func (o execOptions) environment() (map[string]string, error) {
 		env[key] = value
 	}
 	return env, nil
+}
+
+// keepsSecrets refuses to copy a secret's value out of this environment: the guest has a placeholder for it, and
+// the gateway takes nothing else.
+func (o execOptions) keepsSecrets(spec machine.Spec) error {
+	for _, s := range spec.Network.Secrets {
+		if slices.Contains(o.env, s.Name) {
+			return usageError{hintf(fmt.Errorf("-e %s: is a secret of this sandbox, and its value does not enter the guest", s.Name),
+				"leave it out: the guest has a placeholder in that variable")}
+		}
+	}
+	return nil
 }
 
 // workdir is where the command starts: what -w says, else the guest's folder that

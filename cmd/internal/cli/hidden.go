@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/sbx-vm/sbx/machine/confine"
 	"github.com/sbx-vm/sbx/machine/supervisor"
@@ -26,6 +27,10 @@ func newSupervise(a *app) *cobra.Command {
 			self, err := os.Executable()
 			if err != nil {
 				return err
+			}
+			// It has the values of secrets in its memory, and no file may.
+			if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+				return fmt.Errorf("turn core dumps off: %w", err)
 			}
 			tell := supervisor.Teller(supervisor.ReadyFD)
 			err = supervisor.Run(ctx, supervisor.Options{

@@ -76,7 +76,7 @@ func (o learnOptions) run(ctx context.Context) error {
 	for i, p := range proposals {
 		patterns[i] = p.Pattern
 	}
-	if err := o.app.writeRules(box.spec.Project, patterns); err != nil {
+	if err := o.app.writeRules(ctx, box.spec.Project, patterns); err != nil {
 		return err
 	}
 	fmt.Fprintln(o.app.Err, "sbx: written; it holds from the next start: sbx restart")

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
@@ -97,7 +98,7 @@ func (o pendingOptions) tell(ctx context.Context, box *sandbox, q control.Questi
 		return nil
 	}
 	if write {
-		return o.app.writeRules(box.spec.Project, []string{netfilter.PatternFor(q.Name, q.Port)})
+		return o.app.writeRules(ctx, box.spec.Project, []string{netfilter.PatternFor(q.Name, q.Port)})
 	}
 	return nil
 }
@@ -113,7 +114,7 @@ func (a *app) tellQuestions(ctx context.Context, box *sandbox) {
 		for _, q := range pending.Questions {
 			if !told[q.ID] {
 				told[q.ID] = true
-				fmt.Fprintln(a.Err, printable(fmt.Sprintf("sbx: %s wants out and waits %s for: sbx policy approve %d",
+				fmt.Fprintln(a.Err, printable(fmt.Sprintf("sbx: %s wants out and waits %s for: sbx policy approve %d (or deny %[3]d)",
 					hostPort(q.Name, q.Port), time.Until(q.Until).Round(time.Second), q.ID)))
 			}
 		}
@@ -181,9 +182,38 @@ func (o approveOptions) answer(ctx context.Context, which string) error {
 	for _, q := range questions {
 		err := box.client.Answer(ctx, control.Answer{ID: q.ID, Allow: true, Scope: scope})
 		if err == nil && o.write {
-			err = o.app.writeRules(box.spec.Project, []string{netfilter.PatternFor(q.Name, q.Port)})
+			err = o.app.writeRules(ctx, box.spec.Project, []string{netfilter.PatternFor(q.Name, q.Port)})
 		}
 		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// questionNumbers reads arguments that are numbers of questions, nil if one is not.
+func questionNumbers(args []string) []uint64 {
+	var ids []uint64
+	for _, arg := range args {
+		id, err := strconv.ParseUint(arg, 10, 64)
+		if err != nil {
+			return nil
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// refuse answers no to questions.
+func (a *app) refuse(ctx context.Context, name string, ids []uint64) error {
+	box, err := a.running(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer box.close()
+	var errs []error
+	for _, id := range ids {
+		if err := box.client.Answer(ctx, control.Answer{ID: id, Scope: control.ScopeOnce}); err != nil {
+			errs = append(errs, hintf(fmt.Errorf("question %d: %w", id, err), "see: sbx policy pending"))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -214,12 +244,18 @@ func (o approveOptions) questions(ctx context.Context, box *sandbox, which strin
 }
 
 // writeRules appends allow rules to the project's file, with its comments kept. Who types the command is
-// who would be asked for consent; so what was agreed to before goes on to hold.
-func (a *app) writeRules(project string, patterns []string) error {
+// who would be asked for consent; so what was agreed to before goes on to hold. Two commands that write wait
+// for each other, or the rules of one would be lost.
+func (a *app) writeRules(ctx context.Context, project string, patterns []string) error {
 	trust, err := a.trustStore()
 	if err != nil {
 		return err
 	}
+	lock := flock.New(trust.Path+".rules", flock.SetPermissions(0o600))
+	if _, err := lock.TryLockContext(ctx, 20*time.Millisecond); err != nil {
+		return fmt.Errorf("write rules: %w", err)
+	}
+	defer lock.Close() //nolint:errcheck // the lock goes with the descriptor at the latest
 	config, err := a.loadConfigOf(project, nil)
 	if err != nil {
 		return err

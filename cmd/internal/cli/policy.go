@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -64,7 +65,7 @@ func newPolicyLs(a *app) *cobra.Command {
 			}
 			var rows [][]string
 			for _, rule := range policy.Rules() {
-				rows = append(rows, []string{string(rule.Action), rule.Pattern, originText(rule.Origin)})
+				rows = append(rows, []string{string(rule.Action), netfilter.CanonicalPattern(rule.Pattern), originText(rule.Origin)})
 			}
 			rows = append(rows, []string{string(policy.Default()), "anything else", "default"})
 			return printTable(a.Out, []string{"ACTION", "PATTERN", "FROM"}, rows)
@@ -137,12 +138,18 @@ func parseRequest(method, path string) (string, string, error) {
 	if !strings.HasPrefix(path, "/") {
 		return "", "", usagef("--path %q: must begin with a slash", path)
 	}
+	if strings.ContainsFunc(method, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return "", "", usagef("--method %q: is no method of HTTP, such as GET", method)
+	}
 	return strings.ToUpper(method), path, nil
 }
 
 // parseTarget reads HOST or HOST:PORT as a person writes it.
 func parseTarget(arg string) (netfilter.Request, error) {
 	host, port := arg, ""
+	if strings.Contains(arg, "://") {
+		return netfilter.Request{}, usagef("%q is a URL: write HOST[:PORT], such as api.example.com:443", arg)
+	}
 	if strings.Contains(arg, ":") {
 		var err error
 		if host, port, err = net.SplitHostPort(arg); err != nil {
@@ -271,17 +278,21 @@ func entryTarget(e audit.Entry) string {
 
 func newPolicyEdit(a *app, action netfilter.Action) *cobra.Command {
 	var name string
-	short := "Let the running sandbox reach a name"
+	short, more := "Let the running sandbox reach a name", ""
 	if action == netfilter.Deny {
 		short = "Keep the running sandbox from a name"
+		more = "\nA number is a question of `sbx policy pending`: the connections that wait are refused, and no rule is made."
 	}
 	cmd := &cobra.Command{
 		Use: string(action) + " PATTERN…", Short: short,
 		Long: short + ": api.example.com, *.example.org:443,8443 or github.com:22/tcp.\n" +
-			"It holds at once, open connections included, until `sbx policy rm`. A rule that is wrong changes nothing.",
+			"It holds at once, open connections included, until `sbx policy rm`. A rule that is wrong changes nothing." + more,
 		Example: fmt.Sprintf("  sbx policy %s api.example.com\n  sbx policy %[1]s 'github.com:22/tcp' -s shop", action),
 		Args:    atLeastOne("a PATTERN"),
 		RunE: interruptible(func(ctx context.Context, args []string) error {
+			if ids := questionNumbers(args); action == netfilter.Deny && ids != nil {
+				return a.refuse(ctx, name, ids)
+			}
 			return a.editPolicy(ctx, name, edit{action: action, patterns: args})
 		}),
 	}
@@ -331,30 +342,43 @@ func atLeastOne(what string) cobra.PositionalArgs {
 }
 
 // policy is what is in force: asked of the supervisor, or, of a sandbox that is
-// down, what the next start would have.
+// down or not made yet, what the next start would have.
 func (a *app) policy(ctx context.Context, name string) (*netfilter.Policy, error) {
-	box, err := a.existing(name)
+	spec, err := a.networkSpec(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	spec := box.spec.Network
+	policy, _, err := netfilter.Compile(spec)
+	return policy, err
+}
+
+func (a *app) networkSpec(ctx context.Context, name string) (netfilter.Spec, error) {
+	box, err := a.existing(name)
+	if none := (noSandbox{}); name == "" && errors.As(err, &none) {
+		config, err := a.loadConfig(nil)
+		if err != nil {
+			return netfilter.Spec{}, err
+		}
+		return config.Network, nil
+	}
+	if err != nil {
+		return netfilter.Spec{}, err
+	}
 	client, err := control.Dial(ctx, box.files.ControlSocket())
 	if err == nil {
 		defer client.Close() //nolint:errcheck // only idle connections are left
 		view, err := client.Policy(ctx)
-		if err != nil {
-			return nil, err
-		}
-		spec = view.Spec
-	} else {
-		rules, err := box.files.ReadRules()
-		if err != nil {
-			return nil, err
-		}
-		spec.Rules = append(slices.Clone(spec.Rules), rules...)
+		return view.Spec, err
 	}
-	policy, _, err := netfilter.Compile(spec)
-	return policy, err
+	// What the files say now, not what they said at the last start.
+	config, err := a.loadConfigOf(box.spec.Project, nil)
+	if err != nil {
+		return netfilter.Spec{}, err
+	}
+	rules, err := box.files.ReadRules()
+	spec := config.Network
+	spec.Rules = append(slices.Clone(spec.Rules), rules...)
+	return spec, err
 }
 
 // editPolicy changes the rules of a running sandbox.
@@ -378,7 +402,7 @@ func (a *app) editPolicy(ctx context.Context, name string, change edit) error {
 		return err
 	}
 	for _, warning := range view.Warnings {
-		if mentions(warning, change.patterns) {
+		if mentions(warning, request.Add) {
 			a.warn(warning)
 		}
 	}
@@ -386,6 +410,8 @@ func (a *app) editPolicy(ctx context.Context, name string, change edit) error {
 }
 
 // mentions keeps the warnings about other rules, which were shown before, quiet.
-func mentions(warning string, patterns []string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool { return strings.Contains(warning, strconv.Quote(p)) })
+func mentions(warning string, added []netfilter.Rule) bool {
+	return slices.ContainsFunc(added, func(r netfilter.Rule) bool {
+		return strings.Contains(warning, strconv.Quote(netfilter.CanonicalPattern(r.Pattern)))
+	})
 }

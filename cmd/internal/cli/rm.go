@@ -70,6 +70,9 @@ func (o rmOptions) names(st *store.Store) ([]string, error) {
 		return names, err
 	}
 	name, err := o.app.chooseName(st, o.name)
+	if other := (foreign{}); o.force && errors.As(err, &other) {
+		return nil, nil // this folder's is not there
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +82,7 @@ func (o rmOptions) names(st *store.Store) ([]string, error) {
 	if o.force {
 		return nil, nil
 	}
-	return nil, o.app.noSandbox(st, name, o.name)
+	return nil, o.app.none(st, name, o.name)
 }
 
 // mayEnd makes sure that the user means to end what runs.

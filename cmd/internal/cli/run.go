@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -143,13 +144,19 @@ func (a *app) askKey(ctx context.Context, p *plan, agent configs.Agent) error {
 		return err
 	}
 	key := agent.Secrets[0]
-	// Enter alone is an answer: the user logs in inside, and is not asked again on this host.
-	if asked, err := a.first(p.store, "key-"+key.Name); err != nil || !asked {
-		return err
+	notice := "key-" + key.Name
+	if _, err := os.Stat(p.store.NoticeFile(notice)); err == nil {
+		return nil
 	}
 	fd, _ := terminal(a.In)
-	value, err := a.askHidden(fd, key.Name+" (kept as a secret, for "+strings.Join(key.Hosts, ", ")+"; Enter for none): ")
-	if err != nil || value == "" {
+	value, err := a.askHidden(ctx, fd, key.Name+" (kept as a secret, for "+strings.Join(key.Hosts, ", ")+"; Enter for none): ")
+	if err != nil {
+		return err
+	}
+	if value == "" {
+		// Enter alone is an answer: the user logs in inside, and is not asked again on this host. An
+		// interrupt, or a value that cannot be kept, is none.
+		_, err := a.first(p.store, notice)
 		return err
 	}
 	// Kept for these hosts alone: no other project's file can lead it elsewhere.

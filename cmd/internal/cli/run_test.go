@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/creack/pty"
@@ -39,7 +40,7 @@ func askedFor(t *testing.T, home, typed string, env ...string) bool {
 	for _, s := range agent.Secrets {
 		p.wanted.Network.Secrets = append(p.wanted.Network.Secrets, netfilter.Secret{Name: s.Name, Hosts: s.Hosts})
 	}
-	if err := a.askKey(context.Background(), p, agent); err != nil {
+	if err := a.askKey(context.Background(), p, agent); err != nil && !strings.Contains(err.Error(), "control characters") {
 		t.Fatal(err)
 	}
 	value, _, err := secret.Open(st.DataDir(), false).Get("ANTHROPIC_API_KEY")
@@ -56,6 +57,11 @@ func TestAskKey(t *testing.T) {
 	}
 	if !askedFor(t, home, "sk-typed\n") {
 		t.Error("the key was not stored")
+	}
+	// What was no answer is asked for again.
+	broken := t.TempDir()
+	if askedFor(t, broken, "\x01\n") || !askedFor(t, broken, "sk-typed\n") {
+		t.Error("not asked again after a value that cannot be kept")
 	}
 	skipped := t.TempDir()
 	if askedFor(t, skipped, "\n") || askedFor(t, skipped, "sk-typed\n") {

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/sbx-vm/sbx/machine"
 	"github.com/sbx-vm/sbx/machine/control"
 	"github.com/sbx-vm/sbx/machine/secret"
+	"github.com/sbx-vm/sbx/netfilter"
 )
 
 func newSecret(a *app) *cobra.Command {
@@ -65,7 +68,14 @@ func (o secretSetOptions) run(ctx context.Context, name string) error {
 	if err := secret.Check(name, "-"); err != nil {
 		return usagef("%w", err)
 	}
-	value, err := o.value(name)
+	for i, host := range o.hosts {
+		place := netfilter.Secret{Name: name, Hosts: []string{host}}
+		if _, _, err := netfilter.Compile(netfilter.Spec{Secrets: []netfilter.Secret{place}}); err != nil {
+			return usagef("--host: %w", err)
+		}
+		o.hosts[i] = netfilter.CanonicalPattern(host)
+	}
+	value, err := o.value(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -88,7 +98,7 @@ func (a *app) keepSecret(ctx context.Context, name, value string, hosts []string
 	return a.reloadSecrets(ctx)
 }
 
-func (o secretSetOptions) value(name string) (string, error) {
+func (o secretSetOptions) value(ctx context.Context, name string) (string, error) {
 	switch fd, interactive := terminal(o.app.In); {
 	case o.fromEnv != "" && o.fromStdin:
 		return "", usagef("--from-env and --stdin exclude each other")
@@ -101,7 +111,7 @@ func (o secretSetOptions) value(name string) (string, error) {
 	case !interactive || o.fromStdin:
 		return readValue(o.app.In)
 	default:
-		return o.app.askHidden(fd, fmt.Sprintf("Value of %s: ", name))
+		return o.app.askHidden(ctx, fd, fmt.Sprintf("Value of %s: ", name))
 	}
 }
 
@@ -115,15 +125,55 @@ func readValue(r io.Reader) (string, error) {
 	return strings.TrimRight(string(data), "\r\n"), nil
 }
 
-// askHidden asks on a terminal without showing what is typed.
-func (a *app) askHidden(fd int, prompt string) (string, error) {
-	fmt.Fprint(a.Err, prompt)
-	value, err := term.ReadPassword(fd)
-	fmt.Fprintln(a.Err)
-	if err != nil && !errors.Is(err, io.EOF) {
+// askHidden asks on a terminal without showing what is typed. When ctx ends, by Ctrl-C, the terminal shows
+// again what is typed, and nobody waits for the line that is still to come.
+func (a *app) askHidden(ctx context.Context, fd int, prompt string) (string, error) {
+	before, err := term.GetState(fd)
+	if err != nil {
 		return "", fmt.Errorf("read the value: %w", err)
 	}
-	return strings.TrimSpace(string(value)), nil
+	type line struct {
+		value []byte
+		err   error
+	}
+	read := make(chan line, 1)
+	fmt.Fprint(a.Err, prompt)
+	go func() {
+		value, err := term.ReadPassword(fd)
+		read <- line{value, err}
+	}()
+	select {
+	case got := <-read:
+		fmt.Fprintln(a.Err)
+		if got.err != nil && !errors.Is(got.err, io.EOF) {
+			return "", fmt.Errorf("read the value: %w", got.err)
+		}
+		return strings.TrimSpace(string(got.value)), nil
+	case <-ctx.Done():
+		fmt.Fprintln(a.Err)
+		return "", errors.Join(context.Cause(ctx), term.Restore(fd, before))
+	}
+}
+
+// warnSecrets says which secrets of a sandbox that is being started have no value, and why. Those of agents are left
+// out, which start without; those that a command of the user's gives as well, so that it runs once.
+func (a *app) warnSecrets(ctx context.Context, spec machine.Spec) {
+	store, err := a.secrets()
+	if err != nil {
+		return // the supervisor says it
+	}
+	for _, s := range spec.Network.Secrets {
+		byCommand := slices.ContainsFunc(spec.Secrets, func(o machine.SecretSource) bool { return o.Name == s.Name && len(o.Command) > 0 })
+		if byCommand || strings.HasPrefix(s.Origin.Source, "agent:") {
+			continue
+		}
+		switch values, err := secret.Resolve(ctx, store, []secret.Wanted{{Name: s.Name, Hosts: s.Hosts}}, spec.Secrets, a.getenv); {
+		case err != nil:
+			a.warn(err.Error())
+		case len(values) == 0:
+			a.warn(fmt.Sprintf("secret %s has no value, and the guest does without it: sbx secret set %s", s.Name, s.Name))
+		}
+	}
 }
 
 // reloadSecrets lets every running sandbox read its secrets again.

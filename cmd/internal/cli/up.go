@@ -180,6 +180,7 @@ func (o upOptions) start(ctx context.Context, p *plan) error {
 	if err != nil {
 		return err
 	}
+	o.app.warnSecrets(ctx, spec)
 	progress.Phase("starting "+spec.Name, 0)
 	self, err := os.Executable()
 	if err != nil {
