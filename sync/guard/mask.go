@@ -3,7 +3,7 @@ package guard
 import (
 	"bytes"
 	"fmt"
-	"path"
+	"slices"
 	"strings"
 )
 
@@ -45,10 +45,10 @@ func NewMask(own []string) (*Mask, error) {
 // Masked tells whether a path (components below the workspace's root) is masked: it or a folder
 // above it is what the last matching pattern names.
 func (m *Mask) Masked(parts []string) bool {
-	folded := foldAll(parts)
+	folded, packages := foldAll(parts), packagesAt(parts)
 	masked := false
 	for _, p := range m.patterns {
-		if masked == p.clear && p.covers(folded) {
+		if masked == p.clear && p.covers(folded, packages) {
 			masked = !p.clear
 		}
 	}
@@ -57,19 +57,29 @@ func (m *Mask) Masked(parts []string) bool {
 
 // Leads is [Matcher.Leads] for what is masked.
 func (m *Mask) Leads(parts []string) (rests [][]string) {
+	folded, packages := foldAll(parts), packagesAt(parts)
 	for _, p := range m.patterns {
 		if !p.clear {
-			rests = append(rests, p.leads(foldAll(parts))...)
+			rests = append(rests, p.leads(folded, packages)...)
 		}
 	}
 	return rests
+}
+
+// Clears tells whether something at or below a path could be what a pattern with "!" takes back: a folder that is moved
+// there may lose masks on what is in it.
+func (m *Mask) Clears(parts []string) bool {
+	folded, packages := foldAll(parts), packagesAt(parts)
+	return slices.ContainsFunc(m.patterns, func(p maskPattern) bool {
+		return p.clear && (p.covers(folded, packages) || len(p.leads(folded, packages)) > 0)
+	})
 }
 
 // Ends tells whether a name could be the end of a masked path: a quick answer before [Mask.Masked].
 func (m *Mask) Ends(name string) bool {
 	folded := fold(name)
 	for _, p := range m.patterns {
-		if ok, err := path.Match(p.parts[len(p.parts)-1], folded); ok || err != nil || p.parts[len(p.parts)-1] == anyDepth {
+		if last := p.parts[len(p.parts)-1]; last == anyDepth || matches(last, folded) {
 			return true
 		}
 	}

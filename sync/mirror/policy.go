@@ -106,7 +106,7 @@ func (e *engine) checkConfig(s disk.Step) error {
 	after, errAfter := e.root.ReadStaged(s.Staged, guard.MaxConfig)
 	err := errors.Join(errBefore, errAfter)
 	if err == nil {
-		err = guard.CheckConfig(before, after)
+		err = guard.CheckConfig(parts, before, after)
 	}
 	if err != nil {
 		e.policy.refuse(s.Path, s.Want, err.Error())

@@ -3,6 +3,8 @@ package share
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/sbx-vm/sbx/sync/guard"
 )
 
 // beneath opens a name in a folder, never through a link, out of the folder or on another mount.
@@ -184,7 +186,11 @@ func (t *Tree) make(id uint64, name string, kind uint32, out *fuse.EntryOut, f f
 		return status(err)
 	}
 	t.after(e)
-	return t.enter(dir, name, out)
+	s = t.enter(dir, name, out)
+	if s == fuse.OK && kind != unix.S_IFREG && guard.IsLock(parts) {
+		t.own(out.NodeId, func(n *node) bool { return n.is(kind) }) // what git makes is a file
+	}
+	return s
 }
 
 // Link implements fuse.RawFileSystem.
@@ -211,7 +217,7 @@ func (t *Tree) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.E
 func (t *Tree) linkInto(n *node, dirID uint64, dir int, name string) error {
 	d := t.node(dirID)
 	defer t.release(d)
-	if d == nil || d.export != n.export {
+	if d == nil || d.export != n.export || t.masks(d, name) {
 		return unix.EXDEV
 	}
 	return unix.Linkat(t.self, n.link(), dir, name, unix.AT_SYMLINK_FOLLOW)
