@@ -83,7 +83,13 @@ func openJournal(cfg Config, logger *slog.Logger) (*journal.Writer, error) {
 }
 
 func open(cfg Config, kept *journal.Writer, logger *slog.Logger) (*share.Tree, error) {
-	matcher, err := guard.New(cfg.Protect)
+	protect := slices.Clone(cfg.Protect)
+	for _, e := range cfg.Exports {
+		if !e.ReadOnly {
+			protect = append(protect, ledTo(e.Path)...)
+		}
+	}
+	matcher, err := guard.New(protect)
 	if err != nil {
 		return nil, err
 	}
