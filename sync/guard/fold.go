@@ -58,6 +58,9 @@ func visible(r rune) rune {
 
 // matches tells whether a folded name is what a pattern's component asks for, or may be another name of it.
 func matches(component, name string) bool {
+	if component == name {
+		return true
+	}
 	ok, err := path.Match(component, name)
 	return ok && err == nil || short(component, name)
 }
@@ -65,6 +68,9 @@ func matches(component, name string) bool {
 // short tells whether a folded name can be the one of eight letters and three that VFAT and NTFS give besides to what a
 // component names: its first six letters or two and four digits, and a number.
 func short(component, name string) bool {
+	if !strings.Contains(name, "~") {
+		return false
+	}
 	stem, ext, _ := strings.Cut(name, ".")
 	head, number, ok := strings.Cut(stem, "~")
 	if !ok || number == "" || strings.Trim(number, "0123456789") != "" {

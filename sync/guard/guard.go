@@ -33,9 +33,10 @@ func Builtin() []string {
 		".hg/hgrc", ".hg/hgrc-not-shared", ".hg/sharedpath", ".jj/repo/config.toml", ".jj/workspace-config.toml", ".sl/config",
 		// What runs at a commit.
 		".husky", ".githooks", ".git-hooks", ".pre-commit-config.yaml", ".pre-commit-config.yml", ".overcommit.yml",
-		"lefthook*.y*ml", ".lefthook*",
+		"lefthook.yml", "lefthook.yaml", "lefthook-local.yml", "lefthook-local.yaml", ".lefthook", ".lefthook.yml", ".lefthook.yaml",
+		".lefthook-local", ".lefthook-local.yml", ".lefthook-local.yaml",
 		// What a shell or a manager of versions runs on the way into a folder.
-		".envrc", ".direnv", ".autoenv*", ".tool-versions", ".nvmrc",
+		".envrc", ".direnv", ".autoenv", ".autoenv.zsh", ".tool-versions", ".nvmrc",
 		".mise", ".mise.toml", ".mise.*.toml", "mise.toml", "mise.*.toml", ".config/mise", ".config/mise.toml", ".rtx.toml",
 		// Editors.
 		".vscode", "*.code-workspace", ".idea", ".fleet", ".zed", ".helix", ".devcontainer", ".devcontainer.json",
@@ -70,7 +71,11 @@ const (
 )
 
 // Matcher holds compiled patterns. It is immutable.
-type Matcher struct{ patterns []pattern }
+type Matcher struct {
+	named map[string][]pattern // by the first component, where that is a plain name
+	globs []pattern            // the rest
+	all   []pattern
+}
 
 type pattern struct {
 	anchored bool
@@ -82,23 +87,41 @@ type pattern struct {
 // name, a path.Match glob or "**" for any number of components; a trailing "/**" means the
 // same as the folder itself, which covers all below it.
 func New(own []string) (*Matcher, error) {
-	m := &Matcher{}
+	m := &Matcher{named: map[string][]pattern{}}
 	for _, p := range Builtin() {
 		compiled, err := compile(p)
 		if err != nil {
 			return nil, err
 		}
 		compiled.shallow = compiled.parts[0] != gitDir
-		m.patterns = append(m.patterns, compiled)
+		m.add(compiled)
 	}
 	for _, p := range own {
 		compiled, err := compile(p)
 		if err != nil {
 			return nil, err
 		}
-		m.patterns = append(m.patterns, compiled)
+		m.add(compiled)
 	}
 	return m, nil
+}
+
+func (m *Matcher) add(p pattern) {
+	m.all = append(m.all, p)
+	if first := p.parts[0]; strings.ContainsAny(first, `*?[\`) {
+		m.globs = append(m.globs, p)
+	} else {
+		m.named[first] = append(m.named[first], p)
+	}
+}
+
+// beginning are the patterns that a folded name may be the first component of. Most names have none, and each change of the
+// guest's asks.
+func (m *Matcher) beginning(name string) [2][]pattern {
+	if strings.Contains(name, "~") { // perhaps a short name
+		return [2][]pattern{m.all}
+	}
+	return [2][]pattern{m.named[name], m.globs}
 }
 
 func compile(p string) (pattern, error) {
@@ -143,13 +166,24 @@ func gitInName(parts []string) bool {
 
 func (m *Matcher) protected(parts []string) bool {
 	folded, packages := foldAll(parts), packagesAt(parts)
-	return slices.ContainsFunc(m.patterns, func(p pattern) bool { return p.covers(folded, packages) })
+	for at, name := range folded {
+		for _, list := range m.beginning(name) {
+			for _, p := range list {
+				if at < p.starts(len(folded), packages) && slices.ContainsFunc(left(p.parts, folded[at:]), complete) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
+
+func complete(rest []string) bool { return len(rest) == 0 }
 
 // covers tells whether the path is what the pattern names, or below it.
 func (p pattern) covers(folded []string, packages int) bool {
-	for start := range p.starts(folded, packages) {
-		if slices.ContainsFunc(left(p.parts, folded[start:]), func(rest []string) bool { return len(rest) == 0 }) {
+	for start := range p.starts(len(folded), packages) {
+		if slices.ContainsFunc(left(p.parts, folded[start:]), complete) {
 			return true
 		}
 	}
@@ -161,23 +195,27 @@ func (p pattern) covers(folded []string, packages int) bool {
 // A folder there may be made, but nothing that points or is moved.
 func (m *Matcher) Leads(parts []string) (rests [][]string) {
 	folded, packages := foldAll(parts), packagesAt(parts)
-	for _, p := range m.patterns {
-		rests = append(rests, p.leads(folded, packages)...)
+	for at, name := range folded {
+		for _, list := range m.beginning(name) {
+			for _, p := range list {
+				if at < p.starts(len(folded), packages) {
+					rests = append(rests, missing(left(p.parts, folded[at:]))...)
+				}
+			}
+		}
 	}
 	return rests
 }
 
 // leads are the components that are missing below the path for each way to meet the pattern.
 func (p pattern) leads(folded []string, packages int) (rests [][]string) {
-	for start := range p.starts(folded, packages) {
-		for _, rest := range left(p.parts, folded[start:]) {
-			if len(rest) > 0 {
-				rests = append(rests, rest)
-			}
-		}
+	for start := range p.starts(len(folded), packages) {
+		rests = append(rests, missing(left(p.parts, folded[start:]))...)
 	}
 	return rests
 }
+
+func missing(rests [][]string) [][]string { return slices.DeleteFunc(rests, complete) }
 
 // Match tells whether a name is what one component of Leads' rests asks for, or on the way to it.
 func Match(component, name string) bool {
@@ -194,9 +232,8 @@ func packagesAt(parts []string) int {
 	return slices.IndexFunc(parts, func(part string) bool { return len(part) == len(dependencies) && strings.EqualFold(part, dependencies) })
 }
 
-// starts is how many positions a pattern may begin at.
-func (p pattern) starts(folded []string, packages int) int {
-	n := len(folded)
+// starts is how many positions of n a pattern may begin at.
+func (p pattern) starts(n, packages int) int {
 	if p.anchored {
 		return min(n, 1)
 	}
