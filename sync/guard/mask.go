@@ -100,13 +100,29 @@ func Render(name string, content []byte) []byte {
 		return nil
 	}
 	var out bytes.Buffer
+	var quote []byte // of a value that goes on in the next line
 	for line := range bytes.Lines(content) {
-		key, _, ok := bytes.Cut(line, []byte{'='})
+		if quote != nil {
+			if bytes.Count(line, quote)%2 == 1 {
+				quote = nil
+			}
+			continue
+		}
+		key, value, ok := bytes.Cut(line, []byte{'='})
 		if ok && variable(bytes.TrimSpace(key)) {
 			fmt.Fprintf(&out, "%s=%s\n", bytes.TrimSpace(key), Hidden)
+			quote = unclosed(bytes.TrimSpace(value))
 		}
 	}
 	return out.Bytes()
+}
+
+// unclosed is the quote that a value begins with and does not end with.
+func unclosed(value []byte) []byte {
+	if len(value) > 0 && strings.ContainsRune("\"'`", rune(value[0])) && bytes.Count(value, value[:1])%2 == 1 {
+		return value[:1]
+	}
+	return nil
 }
 
 // variable: a name as a shell takes it, with or without export. Anything else might be the rest of a

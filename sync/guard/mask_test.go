@@ -37,6 +37,10 @@ func TestRenderKeepsNamesOnly(t *testing.T) {
 	if got, want := string(Render(".env.local", []byte(env))), "A=masked-by-sbx\nexport B_2=masked-by-sbx\nC=masked-by-sbx\n"; got != want {
 		t.Errorf("rendered %q, want %q", got, want)
 	}
+	const lines = "KEY=\"first\nGEZDGNBVGY3TQOJQ====\nQUJD=\n\"\nB='x'\nC=`\nGEZD=\n`\nD=1\n"
+	if got, want := string(Render(".env", []byte(lines))), "KEY=masked-by-sbx\nB=masked-by-sbx\nC=masked-by-sbx\nD=masked-by-sbx\n"; got != want {
+		t.Errorf("rendered %q, want %q", got, want)
+	}
 	for name, content := range map[string]string{"id_rsa": env, ".env": strings.Repeat("A=b\n", MaxRender)} {
 		if got := Render(name, []byte(content)); len(got) != 0 {
 			t.Errorf("%s: rendered %q", name, got)

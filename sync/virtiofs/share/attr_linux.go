@@ -167,15 +167,15 @@ func (t *Tree) setSize(n *node, in *fuse.SetAttrIn) error {
 
 // setSizeOf is setSize by an open file, which must be the node's: that one was looked at.
 func (t *Tree) setSizeOf(h *handle, n *node, size int64) error {
+	if h.pointer != guard.NoPointer {
+		return unix.EPERM
+	}
 	st, err := stat(h.fd)
 	if err != nil {
 		return err
 	}
 	if keyOf(n.export.index, st) != n.key {
 		return unix.EBADF
-	}
-	if h.pointer != guard.NoPointer {
-		return unix.EPERM
 	}
 	e := t.fileOf(n.export, n.fd)
 	t.before(e)

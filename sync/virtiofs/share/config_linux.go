@@ -46,7 +46,7 @@ func (t *Tree) replaceConfig(from *node, old string, to *node, name string) fuse
 		return status(err)
 	}
 	if err := guard.CheckConfig(append(parts, name), before, after); err != nil {
-		return t.refuse(err.Error(), to.export, append(parts, name))
+		return t.refuse("change of git's configuration refused: "+err.Error(), to.export, append(parts, name))
 	}
 	target, source := t.entryOf(to, name), t.entryOf(from, old)
 	t.before(target)

@@ -144,6 +144,9 @@ func (t *Tree) mayMove(from *node, old string, to *node, name string) fuse.Statu
 	if t.masks(to, name) {
 		return fuse.EXDEV // what is copied was open to nobody
 	}
+	if kind == unix.S_IFLNK && guard.InDependencies(source) && !guard.InDependencies(target) {
+		return fuse.EXDEV // see Symlink
+	}
 	if kind != unix.S_IFDIR {
 		return fuse.OK
 	}

@@ -51,7 +51,7 @@ type Tree struct {
 	opts               Options
 	self               int // /proc/self/fd
 	started            time.Time
-	refusals           limiter
+	refusals, links    limiter
 	recent             recent
 	shown              atomic.Int64 // bytes, see maxShown
 
