@@ -14,3 +14,14 @@ func BenchmarkProtected(b *testing.B) {
 		}
 	}
 }
+func BenchmarkEnds(b *testing.B) {
+	m, err := NewMask(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if m.Ends("file-12.go") {
+			b.Fatal("masked")
+		}
+	}
+}

@@ -61,6 +61,9 @@ func matches(component, name string) bool {
 	if component == name {
 		return true
 	}
+	if first := component[:1]; !strings.ContainsAny(first, `*?[\`) && !strings.HasPrefix(name, first) {
+		return short(component, name) // most names
+	}
 	ok, err := path.Match(component, name)
 	return ok && err == nil || short(component, name)
 }

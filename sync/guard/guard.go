@@ -3,7 +3,7 @@
 // They are what a tool on the host would execute or obey: the guest must not be
 // able to leave code there for the user to run. Matching is pure: components are
 // compared with case folded by Unicode's rules (a host's file system may fold, and
-// `.vſcode` folds to `.vscode`), trailing dots and spaces and what follows a colon
+// `.vſcode` folds to `.vscode`, `conﬁg` to `config`), trailing dots and spaces and what follows a colon
 // are dropped (other systems drop them), and whether the path exists does not matter.
 //
 // A git configuration is between the two: git init, clone, remote and push -u must write
@@ -132,7 +132,7 @@ func compile(p string) (pattern, error) {
 	for part := range strings.SplitSeq(rest, "/") {
 		if part == anyDepth {
 			deep++
-		} else if part == "" || part == "." || part == ".." || strings.Contains(part, anyDepth) {
+		} else if part == "" || part == "." || part == ".." || strings.Contains(part, anyDepth) || fold(part) == "" {
 			return pattern{}, fmt.Errorf("protected path %q: component %q is not a name or a glob", p, part)
 		}
 		if _, err := path.Match(fold(part), ""); err != nil {

@@ -99,7 +99,7 @@ func TestOwnPatterns(t *testing.T) {
 			t.Errorf("%q: protected %v, want %v", path, got, want)
 		}
 	}
-	for _, bad := range []string{"", "/", "a/../b", "a//b", "a/**/b/**/c/**/d", "[", ".", "**", "a**"} {
+	for _, bad := range []string{"", "/", "a/../b", "a//b", "a/**/b/**/c/**/d", "[", ".", "**", "a**", ":", "\u200c"} {
 		if _, err := New([]string{bad}); err == nil {
 			t.Errorf("pattern %q was taken", bad)
 		}

@@ -53,7 +53,8 @@ func (p *policy) hold(name string, _, want tree.Entry) string {
 	}
 	switch want.Kind {
 	case tree.Link:
-		if len(p.guard.Leads(parts)) > 0 || gitFolder(name) {
+		if len(p.guard.Leads(parts)) > 0 || gitFolder(name) ||
+			guard.InDependencies(strings.Split(want.Target, "/")) && !guard.InDependencies(parts) { // less is protected there
 			return reasonOnTheWay
 		}
 		if outside(name, want.Target) {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -68,24 +67,5 @@ func TestEveryRefusalIsALine(t *testing.T) {
 		if got := log.take(); !strings.Contains(got, "refused") || !strings.Contains(got, " path=") || strings.Count(got, "\n") != 1 {
 			t.Errorf("%s: the log has %q", what, got)
 		}
-	}
-}
-
-// A link that leads out is made, since it is bytes to the server, and told of; links over links are resolved by the kernel.
-func TestW21_W22_LinksThatLeadOutAreTold(t *testing.T) {
-	w, log := newLogged(t)
-	w.check(os.MkdirAll(filepath.Join(w.dir, "d1/d2"), 0o755))
-	link := func(dir uint64, target, n string) string {
-		log.take()
-		_, err := w.fuse(6, dir, name(n, target))
-		w.check(err)
-		return log.take()
-	}
-	link(w.dirNode("d1", "d2"), "..", "l1")
-	for target, out := range map[string]bool{"/etc/passwd": true, "../canary": true, "d1/d2/l1/../..": true, "d1/d2": false, "absent": false} {
-		if got := link(w.work, target, "l"); strings.Contains(got, "leads out") != out {
-			t.Errorf("%s: the log has %q", target, got)
-		}
-		w.guestRemove("l")
 	}
 }

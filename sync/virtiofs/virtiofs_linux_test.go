@@ -305,27 +305,6 @@ func TestProtectedOnTheWay(t *testing.T) {
 	w.want("move a folder in", err, nil)
 }
 
-// Less is protected among packages: no link makes that stand elsewhere.
-func TestNoLinkIntoPackages(t *testing.T) {
-	w := newWorld(t)
-	w.write(t, filepath.Join(w.dir, "node_modules/app/.vscode/tasks.json"), "")
-	w.write(t, filepath.Join(w.dir, "packages/a/f"), "")
-	link := func(dir uint64, target, n string) error {
-		_, err := w.fuse(6, dir, name(n, target))
-		return err
-	}
-	packages := w.dirNode("node_modules")
-	for _, target := range []string{"node_modules/app", "./node_modules/app", "packages/../node_modules/app", "Node_Modules/app", "/workspace/node_modules/app"} {
-		w.want("link to "+target, link(w.work, target, "app"), unix.EPERM)
-	}
-	w.want("of a package to another", link(packages, "../node_modules/app", "b"), nil)
-	w.want("of a package of the workspace", link(packages, "../packages/a", "a"), nil)
-	w.want("of all packages", link(w.dirNode("packages", "a"), "../../node_modules", "node_modules"), nil)
-	w.want("elsewhere", link(w.work, "packages/a", "l"), nil)
-	_, err := w.fuse(12, packages, pack(w.work), name("b", "app"))
-	w.want("move such a link out", err, unix.EXDEV)
-}
-
 func (w *world) commitConfig(dir uint64, content string) error {
 	w.t.Helper()
 	_, h, err := w.create(dir, "config.lock", unix.O_RDWR|unix.O_EXCL, 0o644)
