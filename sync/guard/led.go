@@ -11,7 +11,7 @@ import (
 func Repository(at string) (list []string) {
 	for _, p := range gitsOwn() {
 		if rest, ok := strings.CutPrefix(p, gitDir+"/"); ok {
-			list = append(list, "/"+escape(at)+"/"+rest)
+			list = append(list, Exactly(at)+"/"+rest)
 		}
 	}
 	return list
@@ -39,7 +39,7 @@ func Led(dir, at string, content []byte) (list []string) {
 			continue
 		}
 		if to := Inside(dir, from, plainValue(value)); to != "" {
-			list = append(list, "/"+escape(to))
+			list = append(list, Exactly(to))
 		}
 	}
 	return list
@@ -76,7 +76,7 @@ func Inside(dir, from, to string) string {
 	return to
 }
 
-// escape takes their meaning from the characters of a glob.
-func escape(name string) string {
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
+// Exactly is the pattern of one path in the workspace.
+func Exactly(name string) string {
+	return "/" + strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
 }

@@ -169,3 +169,25 @@ func TestNoFolderBecomesAMaskedOne(t *testing.T) {
 		}
 	}
 }
+
+// A user's .env that is a link keeps its secrets where it leads.
+func TestWhatAMaskedLinkLeadsToIsMasked(t *testing.T) {
+	w := newWorldWith(t, func(c *Config) {
+		dir := c.Exports[0].Path
+		for _, err := range []error{
+			os.MkdirAll(filepath.Join(dir, "env"), 0o755), os.WriteFile(filepath.Join(dir, "env/de*v"), []byte(secretEnv), 0o600),
+			os.Symlink("env/de*v", filepath.Join(dir, ".env")), os.Symlink("../canary", filepath.Join(dir, ".env.out")),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	w.write(t, filepath.Join(w.dir, "env/deev"), "plain")
+	if got, err := w.readAll(w.dirNode("env", "de*v")); err != nil || got != "" {
+		t.Errorf("the guest reads %q, %v", got, err)
+	}
+	if got, err := w.readAll(w.dirNode("env", "deev")); err != nil || got != "plain" {
+		t.Errorf("of another file the guest reads %q, %v", got, err)
+	}
+}

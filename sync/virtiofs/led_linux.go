@@ -28,6 +28,38 @@ func ledTo(dir string) []string {
 	return append(list, guard.Led(dir, at, small(root, at+"/config"))...)
 }
 
+// maskedToo are the patterns for what masked links of the user's at the top of an export lead to: .env is often one.
+func maskedToo(dir string, mask *guard.Mask) (list []string) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil
+	}
+	defer root.Close()
+	folder, err := root.Open(".")
+	if err != nil {
+		return nil
+	}
+	defer folder.Close()
+	names, err := folder.Readdirnames(-1)
+	if err != nil {
+		return nil
+	}
+	for _, name := range names {
+		if !mask.Masked([]string{name}) {
+			continue
+		}
+		if info, err := root.Stat(name); err != nil || !info.Mode().IsRegular() {
+			continue // a guest's link must not take folders from the user
+		}
+		if target, err := root.Readlink(name); err == nil {
+			if to := guard.Inside(dir, "", target); to != "" {
+				list = append(list, guard.Exactly(to))
+			}
+		}
+	}
+	return list
+}
+
 // pointsTo is where a .git that is no folder leads.
 func pointsTo(root *os.Root, info os.FileInfo) string {
 	if info.Mode()&os.ModeSymlink != 0 {

@@ -82,6 +82,18 @@ func openJournal(cfg Config, logger *slog.Logger) (*journal.Writer, error) {
 	return journal.Open(cfg.Journal, journal.Limits{}, cfg.Label, logger)
 }
 
+func newMask(cfg Config) (*guard.Mask, error) {
+	mask, err := guard.NewMask(cfg.Mask)
+	if err != nil {
+		return nil, err
+	}
+	all := slices.Clone(cfg.Mask)
+	for _, e := range cfg.Exports {
+		all = append(all, maskedToo(e.Path, mask)...)
+	}
+	return guard.NewMask(all)
+}
+
 func open(cfg Config, kept *journal.Writer, logger *slog.Logger) (*share.Tree, error) {
 	protect := slices.Clone(cfg.Protect)
 	for _, e := range cfg.Exports {
@@ -93,7 +105,7 @@ func open(cfg Config, kept *journal.Writer, logger *slog.Logger) (*share.Tree, e
 	if err != nil {
 		return nil, err
 	}
-	mask, err := guard.NewMask(cfg.Mask)
+	mask, err := newMask(cfg)
 	if err != nil {
 		return nil, err
 	}
