@@ -63,7 +63,8 @@ func TestBuiltinCoversItsKind(t *testing.T) {
 		}
 	}
 	for _, path := range []string{
-		"CLAUDE.md", "AGENTS.md", "Makefile", "package.json", ".github/workflows/ci.yml", ".gitignore", ".gitattributes", ".gitmodules", ".editorconfig", "Cargo.toml",
+		"CLAUDE.md", "AGENTS.md", "Makefile", "package.json", ".github/workflows/ci.yml", ".gitignore", ".gitattributes",
+		".gitmodules", ".editorconfig", "Cargo.toml",
 		".python-version", ".config/x", "tsconfig.json", "pnpm-workspace.yaml", ".prettierrc", ".yarn/cache/x.zip", "config.toml",
 	} {
 		if m.Protected([]string{path}) {

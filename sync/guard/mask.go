@@ -14,8 +14,10 @@ func BuiltinMask() []string {
 		".env", ".env.*", ".env-*", ".env_*", ".env~", "!.env.example", "!.env.*.example", "!.env.sample", "!.env.template", "!.env.dist", "!.env.schema",
 		"id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_ecdsa_sk", "id_ed25519_sk",
 		"*_rsa", "*_ed25519", "*.ppk", "privkey*.pem", ".ssh", "config/master.key", "config/credentials/*.key",
-		".netrc", ".pgpass", ".my.cnf", ".vault-token", ".s3cfg", ".boto", ".dockercfg", ".pypirc", ".git-credentials", ".aws", ".azure", ".gnupg", ".kube", "kubeconfig", ".config/gcloud", ".config/gh", ".streamlit/secrets.toml", ".docker/config.json",
-		"credentials.json", "application_default_credentials.json", "*firebase-adminsdk*.json", "service-account*.json", "client_secret*.json", "*.kdbx", "*.keystore", "*.jks", "*.p12", "*.pfx",
+		".netrc", ".pgpass", ".my.cnf", ".vault-token", ".s3cfg", ".boto", ".dockercfg", ".pypirc", ".git-credentials", ".aws",
+		".azure", ".gnupg", ".kube", "kubeconfig", ".config/gcloud", ".config/gh", ".streamlit/secrets.toml", ".docker/config.json",
+		"credentials.json", "application_default_credentials.json", "*firebase-adminsdk*.json", "service-account*.json",
+		"client_secret*.json", "*.kdbx", "*.keystore", "*.jks", "*.p12", "*.pfx",
 	}
 }
 

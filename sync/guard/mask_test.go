@@ -17,7 +17,8 @@ func TestMasked(t *testing.T) {
 		".env": true, ".ENV": true, "a/b/.env.local": true, ".env.example": false, ".env.production.example": false, ".env.test": false,
 		".envrc": false, "src/env": false, ".env/x": true, "id_ed25519": true, "id_ed25519.pub": false, ".aws/credentials": true,
 		"config/secrets.yml": true, "sub/config/secrets.yml": false, "config/secrets.yml.bak": false, "certs/a/key.pem": true,
-		".env-prod": true, ".env_local": true, ".env~": true, "ENV~1": true, "deploy_rsa": true, "deploy_rsa.pub": false, "config/master.key": true, "testdata/server.key": false, "tls/ca.pem": false,
+		".env-prod": true, ".env_local": true, ".env~": true, "ENV~1": true, "deploy_rsa": true, "deploy_rsa.pub": false,
+		"config/master.key": true, "testdata/server.key": false, "tls/ca.pem": false,
 		".ssh/github": true, ".config/gh/hosts.yml": true, ".config/x": false, "monkey": false, "public.keys": false,
 		"node_modules/x/.env": false, "node_modules/x/certs/k": true, ".\u200cenv": true, ".env:stream": true, ".docker/config.json": true,
 	} {

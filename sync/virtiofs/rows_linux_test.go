@@ -34,18 +34,30 @@ func TestRows(t *testing.T) {
 			".git /hooks/x", ".git./hooks/x", ".git...:alternate-stream/hooks/x", "git~1/hooks/x", ".g\u200cit/hooks/x", "GIT~2/hooks/x", ".git. /hooks/x",
 			`.\.GIT\foobar`, `.git\foobar`, `.git\hooks/x`, "\u200c.Git/hooks/x", ".gI\u200cT/hooks/x", ".GiT\u200c/hooks/x",
 		},
-		"W13_git_in_other_cases":  {".GIT/hooks/x", ".Git/hooKs/x", ".gIt/config", ".GIt/hooks/x", ".gIT/hooks/x", ".giT/hooks/x", ".GiT/hooks/x"},
-		"W15_other_cases":         {".VSCODE/tasks.json", ".cLaUdE/Settings.JSON"},
-		"W16_folding_letters":     {".v\u017fcode/tasks.json", ".hus\u212ay/pre-commit", ".\uff47it/hooks/x", ".git/con\ufb01g", ".env\u00adrc", ".vscode\ufe0f/x", ".claude/\u017fettings.json"},
-		"W86_hooks":               {".git/hooks/post-checkout", "sub/.git/hooks/x", ".git/worktrees/a/hooks/x", ".githooks/pre-commit", ".git/remotes/origin"},
-		"W89_hooks_of_submodules": {".git/modules/a/hooks/x", ".git/modules/a/b/hooks/x", ".git/modules/a/config.worktree", ".git/worktrees/t/modules/a/hooks/x", ".git/worktrees/t/modules/a/config"},
-		"W94_editors_folders":     {".vscode/tasks.json", ".idea/workspace.xml", ".devcontainer/devcontainer.json", "sub/.vscode/launch.json", "a.code-workspace", ".zed/tasks.json", ".nvim.lua", ".exrc"},
+		"W13_git_in_other_cases": {".GIT/hooks/x", ".Git/hooKs/x", ".gIt/config", ".GIt/hooks/x", ".gIT/hooks/x", ".giT/hooks/x", ".GiT/hooks/x"},
+		"W15_other_cases":        {".VSCODE/tasks.json", ".cLaUdE/Settings.JSON"},
+		"W16_folding_letters": {
+			".v\u017fcode/tasks.json", ".hus\u212ay/pre-commit", ".\uff47it/hooks/x", ".git/con\ufb01g", ".env\u00adrc",
+			".vscode\ufe0f/x", ".claude/\u017fettings.json",
+		},
+		"W86_hooks": {".git/hooks/post-checkout", "sub/.git/hooks/x", ".git/worktrees/a/hooks/x", ".githooks/pre-commit", ".git/remotes/origin"},
+		"W89_hooks_of_submodules": {
+			".git/modules/a/hooks/x", ".git/modules/a/b/hooks/x", ".git/modules/a/config.worktree",
+			".git/worktrees/t/modules/a/hooks/x", ".git/worktrees/t/modules/a/config",
+		},
+		"W94_editors_folders": {
+			".vscode/tasks.json", ".idea/workspace.xml", ".devcontainer/devcontainer.json", "sub/.vscode/launch.json",
+			"a.code-workspace", ".zed/tasks.json", ".nvim.lua", ".exrc",
+		},
 		"W95_files_that_tools_obey": {
 			".envrc", ".tool-versions", ".mise.toml", ".nvmrc", ".npmrc", ".netrc", ".pypirc", ".pre-commit-config.yaml", ".husky/pre-commit", ".yarnrc.yml",
 			"mise.toml", "lefthook.yml", ".gdbinit", ".irbrc", ".pnpmfile.cjs", ".cargo/config.toml", ".hg/hgrc", ".gitconfig",
 		},
-		"W96_agents_settings": {".claude/settings.json", ".claude/hooks/x", ".codex/config.toml", ".gemini/settings.json", ".cursor/rules", ".mcp.json", ".opencode/x", ".windsurf/mcp.json"},
-		"W99_our_own_file":    {"sbx.yaml", "sbx.yml"},
+		"W96_agents_settings": {
+			".claude/settings.json", ".claude/hooks/x", ".codex/config.toml", ".gemini/settings.json", ".cursor/rules",
+			".mcp.json", ".opencode/x", ".windsurf/mcp.json",
+		},
+		"W99_our_own_file": {"sbx.yaml", "sbx.yml"},
 	} {
 		t.Run(row, func(t *testing.T) {
 			w := newWorld(t)
