@@ -1,9 +1,12 @@
 package guard
 
 import (
+	"path"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
+	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -16,31 +19,89 @@ func fold(name string) string {
 	if trimmed := strings.TrimRight(name, ". "); trimmed != "" {
 		name = trimmed
 	}
-	name = norm.NFC.String(strings.Map(foldRune, norm.NFC.String(name)))
-	if name == "git~1" { // the short name that VFAT and NTFS give to .git
+	if ascii(name) {
+		name = strings.ToLower(name)
+	} else {
+		name = foldUnicode(name)
+	}
+	if short(gitDir, name) { // git's own list has git~1
 		return gitDir
 	}
 	return name
 }
 
-// foldRune picks the smallest rune that folds to r, in lower case, and drops those
-// that HFS+ ignores.
-func foldRune(r rune) rune {
-	if ignorable(r) {
-		return -1
+func ascii(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
 	}
-	least := r
-	for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
-		least = min(least, f)
-	}
-	return unicode.ToLower(least)
+	return true
 }
 
-// ignorable are the code points that HFS+ leaves out when it compares (git's utf8.c, next_hfs_char).
-func ignorable(r rune) bool {
-	switch {
-	case r >= 0x200c && r <= 0x200f, r >= 0x202a && r <= 0x202e, r >= 0x206a && r <= 0x206f, r == 0xfeff:
+// foldUnicode folds as the broadest file system does: ext4 and APFS fold ß to ss and a ligature to its letters, ZFS may
+// fold letters of other widths. A slash that comes of that separates nothing.
+func foldUnicode(name string) string {
+	name = norm.NFKC.String(strings.Map(visible, name))
+	name = norm.NFKC.String(strings.Map(visible, cases.Fold().String(name)))
+	return strings.ReplaceAll(name, "/", "\ufffd")
+}
+
+// visible drops what file systems leave out when they compare: ext4 all that Unicode calls ignorable by default, HFS+ some
+// of it (git's utf8.c, next_hfs_char).
+func visible(r rune) rune {
+	if unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) {
+		return -1
+	}
+	return r
+}
+
+// matches tells whether a folded name is what a pattern's component asks for, or may be another name of it.
+func matches(component, name string) bool {
+	if component == name {
 		return true
 	}
-	return false
+	if first := component[:1]; !strings.ContainsAny(first, `*?[\`) && !strings.HasPrefix(name, first) {
+		return short(component, name) // most names
+	}
+	ok, err := path.Match(component, name)
+	return ok && err == nil || short(component, name)
+}
+
+// short tells whether a folded name can be the one of eight letters and three that VFAT and NTFS give besides to what a
+// component names: its first six letters or two and four digits, and a number.
+func short(component, name string) bool {
+	if !strings.Contains(name, "~") {
+		return false
+	}
+	stem, ext, _ := strings.Cut(name, ".")
+	head, number, ok := strings.Cut(stem, "~")
+	if !ok || number == "" || strings.Trim(number, "0123456789") != "" {
+		return false
+	}
+	long, longExt := strings.TrimLeft(component, "."), ""
+	if i := strings.LastIndexByte(long, '.'); i >= 0 {
+		long, longExt = long[:i], long[i+1:]
+	}
+	long, _, glob := strings.Cut(strings.NewReplacer(".", "", " ", "", "?", "*", "[", "*").Replace(long), "*")
+	long = long[:min(len(long), 6)]
+	if long == "" || longExt[:min(len(longExt), 3)] != ext {
+		return false
+	}
+	hashed := len(head) == 6 && len(long) > 1 && head[:2] == long[:2] && strings.Trim(head[2:], "0123456789abcdef") == ""
+	return head == long || hashed || glob && strings.HasPrefix(head, long)
+}
+
+// backslashed tells whether a name has a backslash, which separates folders on other systems, and how it would be read there.
+func backslashed(parts []string) (read []string, ok bool) {
+	for _, part := range parts {
+		pieces := strings.Split(part, `\`)
+		ok = ok || len(pieces) > 1
+		for _, piece := range pieces {
+			if piece != "" && piece != "." {
+				read = append(read, piece)
+			}
+		}
+	}
+	return read, ok
 }

@@ -9,7 +9,7 @@ import (
 func TestVetted(t *testing.T) {
 	m := builtin(t)
 	for path, want := range map[string]bool{
-		".git/config": true, "a/b/.GIT/Config": true, ".git/modules/a/b/config": true, ".git/modules/config": true,
+		".git/config": true, "a/b/.GIT/Config": true, ".git/modules/a/b/config": true, ".git/modules/config": true, ".git/worktrees/a/modules/b/config": true,
 		".git/config.worktree": false, ".git/config/x": false, "config": false, ".git/x/config": false, ".git": false,
 	} {
 		parts := strings.Split(path, "/")
@@ -60,10 +60,39 @@ func TestCheckConfig(t *testing.T) {
 		"key before a section":  {after: "fsmonitor = evil", bad: true},
 		"byte order mark":       {after: "\ufeff[core]", bad: true},
 		"NUL":                   {after: "[color]\nui = \x00", bad: true},
-		"comments":              {after: "# [core\n; x\n" + plain},
+		"very long":             {after: "[color]\n" + strings.Repeat("#", 1<<17) + "\n[core]fsmonitor=x", bad: true},
+		"no value":              {after: "[core]\nfsmonitor", bad: true},
+		"old subsection":        {after: "[remote.o]\nuploadpack = evil", bad: true},
+		"old subsection, quote": {after: "[remote.\"o\"]\nuploadpack = evil", bad: true},
+		"comment behind":        {after: "[color] # x\n[core]\nfsmonitor = x", bad: true},
+		"a folder":              {after: "[remote \"o\"]\nurl = ./evil.git", bad: true},
+		"a folder, absolute":    {after: "[remote \"o\"]\nurl = /proc/self/cwd/evil.git", bad: true},
+		"a folder of a user's":  {after: "[remote \"o\"]\nurl = ~/shop/evil.git", bad: true},
+		"a folder's URL":        {after: "[remote \"o\"]\nurl = file:///home/u/shop/evil.git", bad: true},
+		"a folder to push to":   {after: "[remote \"o\"]\nurl = https://example.org/a\npushurl = evil.git", bad: true},
+		"a folder, colon later": {after: "[remote \"o\"]\nurl = ./a:b", bad: true},
+		"a branch's folder":     {after: "[branch \"main\"]\nremote = evil.git", bad: true},
+		"a branch to push to":   {after: "[branch \"main\"]\npushRemote = ../evil.git", bad: true},
+		"a branch of this":      {after: "[branch \"main\"]\nremote = .\nmerge = refs/heads/x"},
+		"a submodule's folder":  {after: "[submodule \"a\"]\nurl = ./evil.git", bad: true},
+		"the host's folder":     {before: "[remote \"o\"]\nurl = ../x.git", after: "[remote \"o\"]\nurl = ../x.git\n[branch \"m\"]\nremote = o"},
+		"its remote goes": {before: "[remote \"o\"]\nurl = https://example.org/a\n[branch \"m\"]\nremote = o",
+			after: "[branch \"m\"]\nremote = o", bad: true},
+		"URLs":     {after: "[remote \"o\"]\nurl = ssh://git@example.org:22/a\n[remote \"p\"]\nurl = host:a\nurl = git://example.org/a"},
+		"comments": {after: "# [core\n; x\n" + plain},
 	} {
-		if err := CheckConfig([]byte(c.before), []byte(c.after)); c.bad != errors.Is(err, ErrConfig) {
+		if err := CheckConfig([]string{".git", "config"}, []byte(c.before), []byte(c.after)); c.bad != errors.Is(err, ErrConfig) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// In a clone that the guest made, its origin may be a folder.
+func TestCloneOfAFolder(t *testing.T) {
+	const clone = "[remote \"origin\"]\n\turl = /workspace/origin\n"
+	for path, bad := range map[string]bool{"life/clone/.git/config": false, ".git/config": true, ".GIT/modules/a/config": true} {
+		if err := CheckConfig(strings.Split(path, "/"), nil, []byte(clone)); bad != errors.Is(err, ErrConfig) {
+			t.Errorf("%s: %v", path, err)
 		}
 	}
 }
@@ -73,7 +102,7 @@ func TestRefusalNamesTheEntry(t *testing.T) {
 		"[core]\nfsmonitor = x": `"core.fsmonitor=x" is new`, "": `"alias.a=!b" is missing`,
 		"[alias]\na = " + strings.Repeat("y", 1000): `"alias.a=yyyy`,
 	} {
-		err := CheckConfig([]byte("[alias]\na = !b"), []byte(after))
+		err := CheckConfig(nil, []byte("[alias]\na = !b"), []byte(after))
 		if err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 300 {
 			t.Errorf("%v, want %s", err, want)
 		}
@@ -83,11 +112,11 @@ func TestRefusalNamesTheEntry(t *testing.T) {
 func FuzzCheckConfig(f *testing.F) {
 	f.Add("[core]\n\tbare = false\n")
 	f.Fuzz(func(t *testing.T, config string) {
-		if CheckConfig(nil, []byte(config)) != nil {
+		if CheckConfig(nil, nil, []byte(config)) != nil {
 			return
 		}
 		for _, evil := range []string{"[core]\nfsmonitor = x\n", "[alias]\nx = !y\n"} {
-			if CheckConfig([]byte(config), []byte(config+"\n"+evil)) == nil {
+			if CheckConfig(nil, []byte(config), []byte(config+"\n"+evil)) == nil {
 				t.Errorf("%q hides %q", config, evil)
 			}
 		}

@@ -3,7 +3,7 @@
 // They are what a tool on the host would execute or obey: the guest must not be
 // able to leave code there for the user to run. Matching is pure: components are
 // compared with case folded by Unicode's rules (a host's file system may fold, and
-// `.vſcode` folds to `.vscode`), trailing dots and spaces and what follows a colon
+// `.vſcode` folds to `.vscode`, `conﬁg` to `config`), trailing dots and spaces and what follows a colon
 // are dropped (other systems drop them), and whether the path exists does not matter.
 //
 // A git configuration is between the two: git init, clone, remote and push -u must write
@@ -27,17 +27,40 @@ import (
 // to the workspace's root; others match at any depth. Those that are not git's do not
 // reach into node_modules: packages bring editors' folders along, and no tool obeys them there.
 func Builtin() []string {
-	return []string{
+	return slices.Concat(gitsOwn(), []string{
 		"/sbx.yaml", "/sbx.yml",
-		".git/hooks", ".git/config", ".git/config.worktree", ".git/commondir",
-		".git/modules/**/hooks", ".git/modules/**/config", ".git/modules/**/config.worktree", ".git/modules/**/commondir",
-		".git/worktrees/*/config.worktree", ".git/worktrees/*/commondir", ".git/worktrees/*/gitdir",
-		".git/worktrees/*/config", ".git/worktrees/*/hooks", // git's own where commondir is missing
-		".husky", ".envrc", ".vscode", ".idea", ".devcontainer", ".devcontainer.json",
-		".mcp.json", ".claude/settings*.json", ".claude/hooks",
-		".codex", ".gemini", ".cursor", ".pre-commit-config.yaml",
-		".mise.toml", ".tool-versions", ".netrc", ".pypirc", ".npmrc", ".nvmrc", ".yarnrc", ".yarnrc.yml",
+		// Other tools of versions.
+		".hg/hgrc", ".hg/hgrc-not-shared", ".hg/sharedpath", ".jj/repo/config.toml", ".jj/workspace-config.toml", ".sl/config",
+		// What runs at a commit.
+		".husky", ".githooks", ".git-hooks", ".pre-commit-config.yaml", ".pre-commit-config.yml", ".overcommit.yml",
+		"lefthook.yml", "lefthook.yaml", "lefthook-local.yml", "lefthook-local.yaml", ".lefthook", ".lefthook.yml", ".lefthook.yaml",
+		".lefthook-local", ".lefthook-local.yml", ".lefthook-local.yaml",
+		// What a shell or a manager of versions runs on the way into a folder.
+		".envrc", ".direnv", ".autoenv", ".autoenv.zsh", ".tool-versions", ".nvmrc",
+		".mise", ".mise.toml", ".mise.*.toml", "mise.toml", "mise.*.toml", ".config/mise", ".config/mise.toml", ".rtx.toml",
+		// Editors.
+		".vscode", "*.code-workspace", ".idea", ".fleet", ".zed", ".helix", ".devcontainer", ".devcontainer.json",
+		".exrc", ".nvimrc", ".nvim.lua", ".vimrc", ".lvimrc", ".vim", ".dir-locals.el", ".dir-locals-2.el",
+		// Agents.
+		".mcp.json", ".claude/settings*.json", ".claude/hooks", ".codex", ".gemini", ".cursor", ".windsurf", ".kiro", ".qwen", ".roo",
+		".opencode", "opencode.json", "opencode.jsonc", ".crush.json", "crush.json", ".aider.conf.yml", ".amazonq", ".continue", ".trae", ".factory",
+		// Managers of packages.
+		".netrc", ".pypirc", ".npmrc", ".yarnrc", ".yarnrc.yml", ".yarn/releases", ".yarn/plugins", ".pnpmfile.cjs", ".pnpmfile.mjs",
+		".cargo/config", ".cargo/config.toml",
+		// What debuggers and interpreters run where they are started.
+		".gdbinit", ".gdbearlyinit", ".lldbinit", ".pdbrc", ".irbrc", ".pryrc", ".rprofile", ".renviron", ".ghci", ".iex.exs", ".ocamlinit", ".octaverc",
+	})
+}
+
+// gitsOwn are git's files that name programs, or lead to files that do. A worktree's folder has submodules of its own.
+func gitsOwn() (list []string) {
+	for _, dir := range []string{".git", ".git/modules/**", ".git/worktrees/*", ".git/worktrees/*/modules/**"} {
+		for _, name := range []string{"hooks", "config", "config.worktree", "config.worktree.lock", "commondir"} {
+			list = append(list, dir+"/"+name)
+		}
 	}
+	// git's old way to name a remote repository, and what an own configuration often includes.
+	return append(list, ".git/worktrees/*/gitdir", ".git/remotes/*", ".git/branches/*", ".gitconfig")
 }
 
 const (
@@ -48,7 +71,11 @@ const (
 )
 
 // Matcher holds compiled patterns. It is immutable.
-type Matcher struct{ patterns []pattern }
+type Matcher struct {
+	named map[string][]pattern // by the first component, where that is a plain name
+	globs []pattern            // the rest
+	all   []pattern
+}
 
 type pattern struct {
 	anchored bool
@@ -60,23 +87,41 @@ type pattern struct {
 // name, a path.Match glob or "**" for any number of components; a trailing "/**" means the
 // same as the folder itself, which covers all below it.
 func New(own []string) (*Matcher, error) {
-	m := &Matcher{}
+	m := &Matcher{named: map[string][]pattern{}}
 	for _, p := range Builtin() {
 		compiled, err := compile(p)
 		if err != nil {
 			return nil, err
 		}
 		compiled.shallow = compiled.parts[0] != gitDir
-		m.patterns = append(m.patterns, compiled)
+		m.add(compiled)
 	}
 	for _, p := range own {
 		compiled, err := compile(p)
 		if err != nil {
 			return nil, err
 		}
-		m.patterns = append(m.patterns, compiled)
+		m.add(compiled)
 	}
 	return m, nil
+}
+
+func (m *Matcher) add(p pattern) {
+	m.all = append(m.all, p)
+	if first := p.parts[0]; strings.ContainsAny(first, `*?[\`) {
+		m.globs = append(m.globs, p)
+	} else {
+		m.named[first] = append(m.named[first], p)
+	}
+}
+
+// beginning are the patterns that a folded name may be the first component of. Most names have none, and each change of the
+// guest's asks.
+func (m *Matcher) beginning(name string) [2][]pattern {
+	if strings.Contains(name, "~") { // perhaps a short name
+		return [2][]pattern{m.all}
+	}
+	return [2][]pattern{m.named[name], m.globs}
 }
 
 func compile(p string) (pattern, error) {
@@ -87,7 +132,7 @@ func compile(p string) (pattern, error) {
 	for part := range strings.SplitSeq(rest, "/") {
 		if part == anyDepth {
 			deep++
-		} else if part == "" || part == "." || part == ".." || strings.Contains(part, anyDepth) {
+		} else if part == "" || part == "." || part == ".." || strings.Contains(part, anyDepth) || fold(part) == "" {
 			return pattern{}, fmt.Errorf("protected path %q: component %q is not a name or a glob", p, part)
 		}
 		if _, err := path.Match(fold(part), ""); err != nil {
@@ -104,14 +149,41 @@ func compile(p string) (pattern, error) {
 // Protected tells whether the path (components below the workspace's root) is
 // protected: it matches a pattern or lies below something that does.
 func (m *Matcher) Protected(parts []string) bool {
-	folded := foldAll(parts)
-	return slices.ContainsFunc(m.patterns, func(p pattern) bool { return p.covers(folded) })
+	if m.protected(parts) {
+		return true
+	}
+	read, ok := backslashed(parts)
+	return ok && (m.protected(read) || gitInName(parts))
 }
 
+// gitInName tells whether a single name would be several on other systems, and one of them git's folder.
+func gitInName(parts []string) bool {
+	return slices.ContainsFunc(parts, func(part string) bool {
+		pieces := strings.Split(part, `\`)
+		return len(pieces) > 1 && slices.Contains(foldAll(pieces), gitDir)
+	})
+}
+
+func (m *Matcher) protected(parts []string) bool {
+	folded, packages := foldAll(parts), packagesAt(parts)
+	for at, name := range folded {
+		for _, list := range m.beginning(name) {
+			for _, p := range list {
+				if at < p.starts(len(folded), packages) && slices.ContainsFunc(left(p.parts, folded[at:]), complete) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func complete(rest []string) bool { return len(rest) == 0 }
+
 // covers tells whether the path is what the pattern names, or below it.
-func (p pattern) covers(folded []string) bool {
-	for start := range p.starts(folded) {
-		if slices.ContainsFunc(left(p.parts, folded[start:]), func(rest []string) bool { return len(rest) == 0 }) {
+func (p pattern) covers(folded []string, packages int) bool {
+	for start := range p.starts(len(folded), packages) {
+		if slices.ContainsFunc(left(p.parts, folded[start:]), complete) {
 			return true
 		}
 	}
@@ -122,43 +194,51 @@ func (p pattern) covers(folded []string) bool {
 // in the beginning of a pattern. rests are the components missing for each.
 // A folder there may be made, but nothing that points or is moved.
 func (m *Matcher) Leads(parts []string) (rests [][]string) {
-	folded := foldAll(parts)
-	for _, p := range m.patterns {
-		rests = append(rests, p.leads(folded)...)
-	}
-	return rests
-}
-
-// leads are the components that are missing below the path for each way to meet the pattern.
-func (p pattern) leads(folded []string) (rests [][]string) {
-	for start := range p.starts(folded) {
-		for _, rest := range left(p.parts, folded[start:]) {
-			if len(rest) > 0 {
-				rests = append(rests, rest)
+	folded, packages := foldAll(parts), packagesAt(parts)
+	for at, name := range folded {
+		for _, list := range m.beginning(name) {
+			for _, p := range list {
+				if at < p.starts(len(folded), packages) {
+					rests = append(rests, missing(left(p.parts, folded[at:]))...)
+				}
 			}
 		}
 	}
 	return rests
 }
 
+// leads are the components that are missing below the path for each way to meet the pattern.
+func (p pattern) leads(folded []string, packages int) (rests [][]string) {
+	for start := range p.starts(len(folded), packages) {
+		rests = append(rests, missing(left(p.parts, folded[start:]))...)
+	}
+	return rests
+}
+
+func missing(rests [][]string) [][]string { return slices.DeleteFunc(rests, complete) }
+
 // Match tells whether a name is what one component of Leads' rests asks for, or on the way to it.
 func Match(component, name string) bool {
-	ok, err := path.Match(component, fold(name))
-	return ok && err == nil || component == anyDepth
+	return component == anyDepth || matches(component, fold(name))
 }
 
 // InDependencies tells whether a path is that of a folder of packages or below one, where not all
 // built-in patterns hold. A folder that is moved out of there can bring along what they protect.
-func InDependencies(parts []string) bool { return slices.Contains(foldAll(parts), dependencies) }
+func InDependencies(parts []string) bool { return packagesAt(parts) >= 0 }
 
-// starts is how many positions a pattern may begin at.
-func (p pattern) starts(folded []string) int {
-	n := len(folded)
+// packagesAt is where a path has a folder of packages, -1 if nowhere. That is no matter of what some file system takes
+// for the name: less is protected there.
+func packagesAt(parts []string) int {
+	return slices.IndexFunc(parts, func(part string) bool { return len(part) == len(dependencies) && strings.EqualFold(part, dependencies) })
+}
+
+// starts is how many positions of n a pattern may begin at.
+func (p pattern) starts(n, packages int) int {
 	if p.anchored {
 		return min(n, 1)
 	}
-	if i := slices.Index(folded, dependencies); p.shallow && i >= 0 {
-		return i + 1
+	if p.shallow && packages >= 0 {
+		return packages + 1
 	}
 	return n
 }
@@ -172,7 +252,7 @@ func left(parts, folded []string) [][]string {
 	case parts[0] == anyDepth:
 		return append(left(parts[1:], folded), left(parts, folded[1:])...)
 	}
-	if ok, err := path.Match(parts[0], folded[0]); !ok || err != nil {
+	if !matches(parts[0], folded[0]) {
 		return nil
 	}
 	return left(parts[1:], folded[1:])

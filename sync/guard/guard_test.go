@@ -30,6 +30,14 @@ func TestProtected(t *testing.T) {
 		".git/commondir": true, "x/.git/worktrees/w/commondir": true, ".git/modules/a/b/c/commondir": true,
 		".claude/settings.other.json": true, ".claude/agents/a.md": false,
 		"node_modules/a/.vscode/x": false, "x/node_modules/.envrc": false, "node_modules/a/.git/hooks": true,
+		".git\u00ad/hooks": true, ".g\u2060it/hooks": true, ".vscode\ufe0f/x": true, ".\uff47it/hooks": true, ".git/con\ufb01g": true,
+		"git~2/hooks": true, "vscode~1/tasks.json": true, "VS1A2F~1/tasks.json": true, "SBX~1.YAM": true, "settin~1.jso": false, ".claude/SETTIN~1.JSO": true,
+		"mcp~1.jso": true, "vscode~": false, "a~1": false, "notes~1.txt": false,
+		`.\.GIT\foobar`: true, `.git\hooks\x`: true, `a\.vscode\x`: true, `a\b`: false, `.gitx\y`: false,
+		".git/worktrees/w/modules/a/hooks/x": true, ".git/worktrees/w/modules/a/b/config": true, ".git/worktrees/w/modules/a/HEAD": false,
+		".git/remotes/o": true, ".git/remotes": false, ".git/branches/o": true, ".git/refs/remotes/origin/HEAD": false,
+		".git/config.worktree.lock": true, ".git/config.lock": false,
+		"node_modules./.vscode/x": true, "node_modules:a/.envrc": true, "node_module\u017f/.envrc": true,
 		".vscode/node_modules/a": true, "Node_Modules/a/.idea": false,
 	} {
 		if got := m.Protected(strings.Split(path, "/")); got != want {
@@ -38,6 +46,30 @@ func TestProtected(t *testing.T) {
 	}
 	if m.Protected(nil) {
 		t.Error("the root itself is protected")
+	}
+}
+
+// What tools obey merely because it is there.
+func TestBuiltinCoversItsKind(t *testing.T) {
+	m := builtin(t)
+	for _, path := range []string{
+		"shop.code-workspace", ".zed/settings.json", ".fleet/run.json", ".helix/languages.toml", ".nvim.lua", ".exrc", ".vim/coc-settings.json", ".dir-locals.el",
+		"mise.toml", ".mise/config.toml", ".mise.local.toml", "mise.dev.toml", ".config/mise/config.toml", ".direnv/x", "lefthook.yml", "lefthook-local.yaml",
+		".githooks/pre-commit", ".gitconfig", ".hg/hgrc", ".gdbinit", ".lldbinit", ".Rprofile", ".irbrc", ".pryrc", ".pdbrc", ".pnpmfile.cjs", ".yarn/releases/y.cjs",
+		".cargo/config.toml", ".cargo/config", ".opencode/x", "opencode.json", ".windsurf/mcp.json",
+	} {
+		if !m.Protected(strings.Split("sub/"+path, "/")) {
+			t.Errorf("%s is not protected", path)
+		}
+	}
+	for _, path := range []string{
+		"CLAUDE.md", "AGENTS.md", "Makefile", "package.json", ".github/workflows/ci.yml", ".gitignore", ".gitattributes",
+		".gitmodules", ".editorconfig", "Cargo.toml",
+		".python-version", ".config/x", "tsconfig.json", "pnpm-workspace.yaml", ".prettierrc", ".yarn/cache/x.zip", "config.toml",
+	} {
+		if m.Protected([]string{path}) {
+			t.Errorf("%s is protected: guests edit it", path)
+		}
 	}
 }
 
@@ -68,7 +100,7 @@ func TestOwnPatterns(t *testing.T) {
 			t.Errorf("%q: protected %v, want %v", path, got, want)
 		}
 	}
-	for _, bad := range []string{"", "/", "a/../b", "a//b", "a/**/b/**/c/**/d", "[", ".", "**", "a**"} {
+	for _, bad := range []string{"", "/", "a/../b", "a//b", "a/**/b/**/c/**/d", "[", ".", "**", "a**", ":", "\u200c"} {
 		if _, err := New([]string{bad}); err == nil {
 			t.Errorf("pattern %q was taken", bad)
 		}

@@ -348,3 +348,17 @@ func TestW05_WhatTheGuestSaysIsQuotedAndBounded(t *testing.T) {
 		t.Errorf("%q", st.Problem)
 	}
 }
+
+// Less is protected among packages: no link of the guest's makes that stand elsewhere.
+func TestNoLinkIntoPackages(t *testing.T) {
+	p, err := newPolicy(nil, nil, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"app": reasonOnTheWay, "node_modules/b": "", "apps/web/node_modules": ""} {
+		link := tree.Entry{Kind: tree.Link, Target: "./node_modules/app"}
+		if got := p.hold(name, tree.Entry{}, link); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}

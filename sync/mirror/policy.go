@@ -53,7 +53,8 @@ func (p *policy) hold(name string, _, want tree.Entry) string {
 	}
 	switch want.Kind {
 	case tree.Link:
-		if len(p.guard.Leads(parts)) > 0 || gitFolder(name) {
+		if len(p.guard.Leads(parts)) > 0 || gitFolder(name) ||
+			guard.InDependencies(strings.Split(want.Target, "/")) && !guard.InDependencies(parts) { // less is protected there
 			return reasonOnTheWay
 		}
 		if outside(name, want.Target) {
@@ -106,7 +107,7 @@ func (e *engine) checkConfig(s disk.Step) error {
 	after, errAfter := e.root.ReadStaged(s.Staged, guard.MaxConfig)
 	err := errors.Join(errBefore, errAfter)
 	if err == nil {
-		err = guard.CheckConfig(before, after)
+		err = guard.CheckConfig(parts, before, after)
 	}
 	if err != nil {
 		e.policy.refuse(s.Path, s.Want, err.Error())

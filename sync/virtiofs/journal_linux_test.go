@@ -427,3 +427,19 @@ func play(r *rapid.T, w *world, dir, base string) {
 		r.Fatal(err)
 	}
 }
+
+// A size set by the number of another open file is not that file's: its old content would be lost.
+func TestSizeByAnothersNumberIsRefused(t *testing.T) {
+	w, dir := journaled(t)
+	w.write(t, filepath.Join(w.dir, "theirs"), "the host's")
+	w.write(t, filepath.Join(w.dir, "other"), "x")
+	h, err := w.openToWrite(w.dirNode("theirs"), 0)
+	w.check(err)
+	_, err = w.fuse(4, w.dirNode("other"), words(1<<3|1<<6, 0), pack(h, 0, 0, 0, 0, 0), words(0, 0, 0, 0, 0, 0, 0, 0))
+	w.want("another's number", err, unix.EBADF)
+	_, err = w.fuse(4, w.dirNode("theirs"), words(1<<3|1<<6, 0), pack(h, 0, 0, 0, 0, 0), words(0, 0, 0, 0, 0, 0, 0, 0))
+	w.check(err)
+	w.holds("theirs", "")
+	w.undo(t, dir)
+	w.holds("theirs", "the host's")
+}

@@ -30,18 +30,34 @@ func (w *world) makes(path string) bool {
 // TestRows is the attack list of the shared folder, as far as the guest's kernel is the attacker.
 func TestRows(t *testing.T) {
 	for row, paths := range map[string][]string{
-		"W09_spellings_of_git":    {".git /hooks/x", ".git./hooks/x", ".git...:alternate-stream/hooks/x", "git~1/hooks/x", ".g\u200cit/hooks/x"},
-		"W13_git_in_other_cases":  {".GIT/hooks/x", ".Git/hooKs/x", ".gIt/config"},
-		"W15_other_cases":         {".VSCODE/tasks.json", ".cLaUdE/Settings.JSON"},
-		"W16_folding_letters":     {".v\u017fcode/tasks.json", ".hus\u212ay/pre-commit"},
-		"W86_hooks":               {".git/hooks/post-checkout", "sub/.git/hooks/x", ".git/worktrees/a/hooks/x"},
-		"W89_hooks_of_submodules": {".git/modules/a/hooks/x", ".git/modules/a/b/hooks/x", ".git/modules/a/config.worktree"},
-		"W94_editors_folders":     {".vscode/tasks.json", ".idea/workspace.xml", ".devcontainer/devcontainer.json", "sub/.vscode/launch.json"},
+		"W09_spellings_of_git": {
+			".git /hooks/x", ".git./hooks/x", ".git...:alternate-stream/hooks/x", "git~1/hooks/x", ".g\u200cit/hooks/x", "GIT~2/hooks/x", ".git. /hooks/x",
+			`.\.GIT\foobar`, `.git\foobar`, `.git\hooks/x`, "\u200c.Git/hooks/x", ".gI\u200cT/hooks/x", ".GiT\u200c/hooks/x",
+		},
+		"W13_git_in_other_cases": {".GIT/hooks/x", ".Git/hooKs/x", ".gIt/config", ".GIt/hooks/x", ".gIT/hooks/x", ".giT/hooks/x", ".GiT/hooks/x"},
+		"W15_other_cases":        {".VSCODE/tasks.json", ".cLaUdE/Settings.JSON"},
+		"W16_folding_letters": {
+			".v\u017fcode/tasks.json", ".hus\u212ay/pre-commit", ".\uff47it/hooks/x", ".git/con\ufb01g", ".env\u00adrc",
+			".vscode\ufe0f/x", ".claude/\u017fettings.json",
+		},
+		"W86_hooks": {".git/hooks/post-checkout", "sub/.git/hooks/x", ".git/worktrees/a/hooks/x", ".githooks/pre-commit", ".git/remotes/origin"},
+		"W89_hooks_of_submodules": {
+			".git/modules/a/hooks/x", ".git/modules/a/b/hooks/x", ".git/modules/a/config.worktree",
+			".git/worktrees/t/modules/a/hooks/x", ".git/worktrees/t/modules/a/config",
+		},
+		"W94_editors_folders": {
+			".vscode/tasks.json", ".idea/workspace.xml", ".devcontainer/devcontainer.json", "sub/.vscode/launch.json",
+			"a.code-workspace", ".zed/tasks.json", ".nvim.lua", ".exrc",
+		},
 		"W95_files_that_tools_obey": {
 			".envrc", ".tool-versions", ".mise.toml", ".nvmrc", ".npmrc", ".netrc", ".pypirc", ".pre-commit-config.yaml", ".husky/pre-commit", ".yarnrc.yml",
+			"mise.toml", "lefthook.yml", ".gdbinit", ".irbrc", ".pnpmfile.cjs", ".cargo/config.toml", ".hg/hgrc", ".gitconfig",
 		},
-		"W96_agents_settings": {".claude/settings.json", ".claude/hooks/x", ".codex/config.toml", ".gemini/settings.json", ".cursor/rules", ".mcp.json"},
-		"W99_our_own_file":    {"sbx.yaml", "sbx.yml"},
+		"W96_agents_settings": {
+			".claude/settings.json", ".claude/hooks/x", ".codex/config.toml", ".gemini/settings.json", ".cursor/rules",
+			".mcp.json", ".opencode/x", ".windsurf/mcp.json",
+		},
+		"W99_our_own_file": {"sbx.yaml", "sbx.yml"},
 	} {
 		t.Run(row, func(t *testing.T) {
 			w := newWorld(t)
@@ -225,6 +241,14 @@ func keysThatRunPrograms(t *testing.T, w *world) {
 		"[core]\n\tfsmonitor = ./x\n", "[core]\n\thooksPath = x\n", "[core]\n\tsshCommand = x\n", "[core]\n\tpager = x\n", "[alias]\n\ts = !x\n",
 		"[diff \"a\"]\n\tcommand = x\n", "[diff \"a\"]\n\ttextconv = x\n", "[filter \"a\"]\n\tclean = x\n", "[filter \"a\"]\n\tsmudge = x\n",
 		"[merge \"a\"]\n\tdriver = x\n", "[uploadpack]\n\tpackObjectsHook = x\n", "[include]\n\tpath = x\n",
+		"[core]\n\teditor = x\n", "[core]\n\taskPass = x\n", "[core]\n\tgitProxy = x\n", "[core]\n\tworktree = /\n", "[core]\n\tattributesFile = x\n",
+		"[core]\n\talternateRefsCommand = x\n", "[sequence]\n\teditor = x\n", "[credential]\n\thelper = !x\n", "[gpg]\n\tprogram = x\n",
+		"[gpg \"ssh\"]\n\tdefaultKeyCommand = x\n", "[url \"ext::x\"]\n\tinsteadOf = https:\n", "[protocol \"ext\"]\n\tallow = always\n",
+		"[remote \"o\"]\n\treceivepack = x\n", "[remote \"o\"]\n\tvcs = x\n", "[submodule \"a\"]\n\tupdate = !x\n", "[interactive]\n\tdiffFilter = x\n",
+		"[pager]\n\tlog = x\n", "[difftool \"a\"]\n\tcmd = x\n", "[mergetool \"a\"]\n\tcmd = x\n", "[browser \"a\"]\n\tcmd = x\n", "[man \"a\"]\n\tcmd = x\n",
+		"[trailer \"a\"]\n\tcommand = x\n", "[tar \"a\"]\n\tcommand = x\n", "[init]\n\ttemplateDir = x\n", "[lfs \"customtransfer.a\"]\n\tpath = x\n",
+		"[extensions]\n\tworktreeConfig = true\n", "[ssh]\n\tvariant = x\n", "[sendemail]\n\tsmtpServer = /x\n", "[http]\n\tproxy = x\n",
+		"[remote \"o\"]\n\turl = ./evil.git\n", "[remote \"o\"]\n\turl = https://a.b/c\n\tpushurl = evil\n", "[branch \"main\"]\n\tremote = evil\n",
 	} {
 		w.want(evil, w.commitConfig(git, "[core]\n\tbare = false\n"+evil), unix.EPERM)
 	}

@@ -82,12 +82,30 @@ func openJournal(cfg Config, logger *slog.Logger) (*journal.Writer, error) {
 	return journal.Open(cfg.Journal, journal.Limits{}, cfg.Label, logger)
 }
 
-func open(cfg Config, kept *journal.Writer, logger *slog.Logger) (*share.Tree, error) {
-	matcher, err := guard.New(cfg.Protect)
+func newMask(cfg Config) (*guard.Mask, error) {
+	mask, err := guard.NewMask(cfg.Mask)
 	if err != nil {
 		return nil, err
 	}
-	mask, err := guard.NewMask(cfg.Mask)
+	all := slices.Clone(cfg.Mask)
+	for _, e := range cfg.Exports {
+		all = append(all, maskedToo(e.Path, mask)...)
+	}
+	return guard.NewMask(all)
+}
+
+func open(cfg Config, kept *journal.Writer, logger *slog.Logger) (*share.Tree, error) {
+	protect := slices.Clone(cfg.Protect)
+	for _, e := range cfg.Exports {
+		if !e.ReadOnly {
+			protect = append(protect, ledTo(e.Path)...)
+		}
+	}
+	matcher, err := guard.New(protect)
+	if err != nil {
+		return nil, err
+	}
+	mask, err := newMask(cfg)
 	if err != nil {
 		return nil, err
 	}

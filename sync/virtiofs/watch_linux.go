@@ -2,12 +2,12 @@ package virtiofs
 
 import (
 	"context"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -46,7 +46,7 @@ func watch(ctx context.Context, tree *share.Tree, log *slog.Logger, tell func([]
 	w := &watcher{tree: tree, watches: watches, roots: map[string]string{}, log: log}
 	for export, root := range tree.Roots() {
 		w.roots[root] = export
-		w.add(root)
+		w.add(root, ".")
 	}
 	w.run(ctx, tell)
 }
@@ -54,27 +54,35 @@ func watch(ctx context.Context, tree *share.Tree, log *slog.Logger, tell func([]
 // skipped folders hold what no watcher looks at, and much of it.
 func skipped(name string) bool { return name == "node_modules" || name == ".git" || name == ".hg" }
 
-// add watches a folder and those below it. What fails is gone, or another's.
-func (w *watcher) add(dir string) {
-	err := filepath.WalkDir(dir+"/.", func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.IsDir() {
-			return nil //nolint:nilerr // see above
-		}
-		if path != dir+"/." && skipped(e.Name()) {
-			return fs.SkipDir
-		}
-		if w.full || len(w.watches.WatchList()) >= maxWatched || w.watches.Add(path) != nil {
-			if !w.full {
-				w.log.Warn("not all folders are watched: changes on the host raise no events in the guest there", "watched", len(w.watches.WatchList()))
-			}
-			w.full = true
-			return fs.SkipAll
-		}
-		return nil
-	})
+// add watches a folder of an export and those below it. What fails is gone, or another's. A watch is made by a path,
+// which a guest could bend in between: the tree holds its names still for each.
+func (w *watcher) add(root, rel string) {
+	folder, err := w.tree.Still(w.roots[root], rel, func() error { return w.addOne(filepath.Join(root, rel)) })
+	if err != nil {
+		return
+	}
+	entries, err := folder.ReadDir(-1)
+	folder.Close()
 	if err != nil {
 		w.log.Debug("watch", "error", err)
 	}
+	for _, e := range entries {
+		if e.IsDir() && !skipped(e.Name()) && !w.full {
+			w.add(root, filepath.Join(rel, e.Name()))
+		}
+	}
+}
+
+func (w *watcher) addOne(path string) error {
+	err := syscall.ENOSPC
+	if !w.full && len(w.watches.WatchList()) < maxWatched && w.watches.Add(path) == nil {
+		return nil
+	}
+	if !w.full {
+		w.log.Warn("not all folders are watched: changes on the host raise no events in the guest there", "watched", len(w.watches.WatchList()))
+	}
+	w.full = true
+	return err
 }
 
 // run lets events gather in the kernel for a while before it looks at them: each change of the guest's is an event
@@ -119,11 +127,19 @@ func (w *watcher) note(e fsnotify.Event, changed map[string]bool) {
 	}
 	if e.Has(fsnotify.Create) {
 		if info, err := os.Lstat(e.Name); err == nil && info.IsDir() && !skipped(filepath.Base(e.Name)) {
-			w.add(e.Name)
+			w.addNew(filepath.Clean(e.Name))
 		}
 	}
 	if _, guests := w.place(e.Name); len(changed) < maxChanges && !guests {
 		changed[e.Name] = true
+	}
+}
+
+func (w *watcher) addNew(name string) {
+	for root := range w.roots {
+		if rel, ok := strings.CutPrefix(name, root+"/"); ok {
+			w.add(root, rel)
+		}
 	}
 }
 

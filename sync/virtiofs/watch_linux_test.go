@@ -96,6 +96,30 @@ func TestChangesOfTheHostAreTold(t *testing.T) {
 	}
 }
 
+// A guest that puts a link in a folder's place before the watcher comes to look is not told what happens behind it.
+func TestWatcherFollowsNoLink(t *testing.T) {
+	w, changes := newWatched(t)
+	outside := filepath.Join(t.TempDir(), "outside")
+	w.write(t, filepath.Join(outside, "d/f"), "x")
+	w.write(t, filepath.Join(w.dir, "m/f"), "x")
+	told(t, changes, "m")
+	time.Sleep(4 * settleTime) // the watch of m is up
+	w.guestWrite("z", "x")     // what comes now is looked at a while later
+	w.guestMkdir("m/d")
+	w.guestRename("m", "away")
+	_, err := w.fuse(6, w.work, name("m", outside))
+	w.check(err)
+	time.Sleep(6 * settleTime)
+	w.write(t, filepath.Join(outside, "d/private"), "x")
+	time.Sleep(2 * settleTime)
+	w.write(t, filepath.Join(w.dir, "last"), "x")
+	for _, path := range told(t, changes, "last") {
+		if filepath.Base(path) == "private" {
+			t.Errorf("told of %q", path)
+		}
+	}
+}
+
 // A nudge changes nothing on the host, and may stand on what is protected only as a chmod.
 func TestNudgeChangesNothing(t *testing.T) {
 	w := newWorld(t)

@@ -22,7 +22,7 @@ func (t *Tree) attr(n *node, st *unix.Stat_t, out *fuse.Attr) {
 		out.Owner = fuse.Owner{Uid: t.opts.GuestUID, Gid: t.opts.GuestGID}
 	}
 	if n.masked.Load() && n.is(unix.S_IFREG) {
-		out.Size = uint64(len(t.rendered(n, st)))
+		out.Size = t.renderedSize(n, st)
 		out.Blocks = (out.Size + 511) / 512
 	}
 }
@@ -148,24 +148,39 @@ func (t *Tree) setSize(n *node, in *fuse.SetAttrIn) error {
 	if !n.is(unix.S_IFREG) || int64(in.Size) < 0 {
 		return unix.EINVAL
 	}
+	if in.Valid&fuse.FATTR_FH != 0 {
+		if h := t.file(in.Fh); h != nil {
+			defer h.drop()
+			return t.setSizeOf(h, n, int64(in.Size))
+		}
+	}
 	e := t.fileOf(n.export, n.fd)
 	t.before(e)
 	defer t.after(e)
-	if in.Valid&fuse.FATTR_FH != 0 {
-		if h := t.handle(in.Fh); h != nil {
-			defer h.drop()
-			if h.pointer != guard.NoPointer {
-				return unix.EPERM
-			}
-			return retry(func() error { return unix.Ftruncate(h.fd, int64(in.Size)) })
-		}
-	}
 	fd, err := t.reopen(n, unix.O_WRONLY)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
 	return retry(func() error { return unix.Ftruncate(fd, int64(in.Size)) })
+}
+
+// setSizeOf is setSize by an open file, which must be the node's: that one was looked at.
+func (t *Tree) setSizeOf(h *handle, n *node, size int64) error {
+	if h.pointer != guard.NoPointer {
+		return unix.EPERM
+	}
+	st, err := stat(h.fd)
+	if err != nil {
+		return err
+	}
+	if keyOf(n.export.index, st) != n.key {
+		return unix.EBADF
+	}
+	e := t.fileOf(n.export, n.fd)
+	t.before(e)
+	defer t.after(e)
+	return retry(func() error { return unix.Ftruncate(h.fd, size) })
 }
 
 func (t *Tree) setTimes(n *node, in *fuse.SetAttrIn) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -44,8 +45,8 @@ func (t *Tree) replaceConfig(from *node, old string, to *node, name string) fuse
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return status(err)
 	}
-	if err := guard.CheckConfig(before, after); err != nil {
-		return t.refuse(err.Error(), to.export, append(parts, name))
+	if err := guard.CheckConfig(append(parts, name), before, after); err != nil {
+		return t.refuse("change of git's configuration refused: "+err.Error(), to.export, append(parts, name))
 	}
 	target, source := t.entryOf(to, name), t.entryOf(from, old)
 	t.before(target)
@@ -97,4 +98,39 @@ func putConfig(dir int, name string, content []byte, mode uint32) error {
 		return errors.Join(err, unix.Unlinkat(dir, temporary, 0))
 	}
 	return nil
+}
+
+// staleLock is how old another's lock of a configuration must be for the guest to take it away: git holds it for
+// the time of one write.
+const staleLock = time.Minute
+
+// own notes that the guest made a lock of a configuration, by the number that it was told. Whose it is counts: git on the
+// host moves its lock to its place by name. What the guest could write to, or put in the lock's place, would be the
+// configuration then.
+func (t *Tree) own(id uint64, made func(*node) bool) {
+	n := t.node(id)
+	if n != nil && made(n) {
+		n.own.Store(true)
+	}
+	t.release(n)
+}
+
+// othersLock tells whether the lock of a configuration stands at a name, and is not the guest's.
+func (t *Tree) othersLock(dir *node, name string, parts []string) bool {
+	if !guard.IsLock(parts) {
+		return false
+	}
+	var st unix.Stat_t
+	err := retry(func() error { return unix.Fstatat(dir.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	return err == nil && t.others(dir.export, &st)
+}
+
+func (t *Tree) others(e *export, st *unix.Stat_t) bool {
+	if time.Since(time.Unix(st.Ctim.Sec, st.Ctim.Nsec)) > staleLock {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.byKey[keyOf(e.index, st)]
+	return n == nil || !n.own.Load()
 }

@@ -57,8 +57,15 @@ func (t *Tree) mayChange(n *node) fuse.Status {
 	if n.is(unix.S_IFREG) && guard.PointerAt(parts) != guard.NoPointer {
 		return t.refuse("change of a file that leads git elsewhere refused", n.export, parts)
 	}
+	if guard.IsLock(parts) {
+		if st, err := stat(n.fd); err != nil || t.others(n.export, st) {
+			return t.refuse(locked, n.export, parts)
+		}
+	}
 	return t.allow(n.export, parts)
 }
+
+const locked = "change of a lock that the guest did not make refused"
 
 func (t *Tree) allow(e *export, parts []string) fuse.Status {
 	if t.opts.Guard.Protected(parts) {
@@ -94,6 +101,9 @@ func (t *Tree) mayName(dir *node, name string, parts []string, kind uint32) fuse
 	if kind == unix.S_IFLNK && len(t.opts.Guard.Leads(parts)) > 0 || kind != unix.S_IFDIR && guard.Match(".git", name) {
 		return t.refuse("name on the way to a protected path refused", dir.export, parts)
 	}
+	if t.othersLock(dir, name, parts) {
+		return t.refuse(locked, dir.export, parts)
+	}
 	return t.mayUnmask(dir, name, parts)
 }
 
@@ -128,16 +138,30 @@ func (t *Tree) mayMove(from *node, old string, to *node, name string) fuse.Statu
 	if err != nil {
 		return status(err)
 	}
-	if s := t.mayName(to, name, target, kind); s != fuse.OK || kind != unix.S_IFDIR {
+	if s := t.mayName(to, name, target, kind); s != fuse.OK {
 		return s
+	}
+	if t.masks(to, name) {
+		return fuse.EXDEV // what is copied was open to nobody
+	}
+	if kind == unix.S_IFLNK && guard.InDependencies(source) && !guard.InDependencies(target) {
+		return fuse.EXDEV // see Symlink
+	}
+	if kind != unix.S_IFDIR {
+		return fuse.OK
 	}
 	return t.mayMoveFolder(from, old, source, target)
 }
 
 func (t *Tree) mayMoveFolder(from *node, old string, source, target []string) fuse.Status {
 	into, outOf := guard.InDependencies(target), guard.InDependencies(source)
-	if outOf && !into || into && !outOf && t.hides(from.fd, old, new(int)) {
+	if outOf && !into || (into && !outOf || t.opts.Mask.Clears(target)) && t.hides(from.fd, old, 0, new(int)) {
 		return fuse.EXDEV // mv(1) copies then, and each name is looked at
+	}
+	for _, rest := range t.opts.Mask.Leads(target) {
+		if t.holds(from.fd, old, rest[0]) {
+			return fuse.EXDEV
+		}
 	}
 	leads := slices.Concat(t.opts.Guard.Leads(source), t.opts.Guard.Leads(target), t.opts.Mask.Leads(source))
 	for _, rest := range leads {

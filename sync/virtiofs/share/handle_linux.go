@@ -20,12 +20,21 @@ type handle struct {
 	holders atomic.Int64
 	mu      sync.Mutex // a folder's reading place
 	dir     *dirReader // nil for files
+
+	takes int64         // of shown, which it gives back
+	shown *atomic.Int64 // of the tree; nil if it takes nothing
 }
 
 // drop lets go of a handle; the last one closes it.
 func (h *handle) drop() {
-	if h.holders.Add(-1) == 0 && h.fd >= 0 {
+	if h.holders.Add(-1) > 0 {
+		return
+	}
+	if h.fd >= 0 {
 		unix.Close(h.fd)
+	}
+	if h.shown != nil {
+		h.shown.Add(-h.takes)
 	}
 }
 
@@ -123,27 +132,28 @@ func (t *Tree) open(n *node, flags uint32, out *fuse.OpenOut) fuse.Status {
 		t.before(e)
 		defer t.after(e)
 	}
-	fd, err := t.openRight(n, int(flags&openFlags))
-	if err != nil {
+	if err := t.openRight(h, n, int(flags&openFlags)); err != nil {
 		return status(err)
 	}
-	h.fd = fd
 	return t.opened(h, out)
 }
 
-// openRight opens the file, or what is left of a masked one.
-func (t *Tree) openRight(n *node, flags int) (int, error) {
+// openRight opens the file for a handle, or what is left of a masked one.
+func (t *Tree) openRight(h *handle, n *node, flags int) (err error) {
 	if n.masked.Load() {
-		return t.openMasked(n)
+		h.shown = &t.shown
+		h.fd, h.takes, err = t.openMasked(n)
+		return err
 	}
-	return t.reopen(n, flags)
+	h.fd, err = t.reopen(n, flags)
+	return err
 }
 
 // opened enters a handle whose descriptor is open.
 func (t *Tree) opened(h *handle, out *fuse.OpenOut) fuse.Status {
 	id, ok := t.addHandle(h)
 	if !ok {
-		unix.Close(h.fd)
+		h.drop()
 		return fuse.Status(unix.ENFILE)
 	}
 	out.Fh = id
@@ -168,6 +178,12 @@ func (t *Tree) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fu
 		unix.Close(h.fd)
 		return s
 	}
+	if guard.Match("config.lock", name) {
+		t.own(out.NodeId, func(n *node) bool {
+			st, err := stat(h.fd)
+			return err == nil && keyOf(n.export.index, st) == n.key
+		})
+	}
 	return t.openedKnown(h, out)
 }
 
@@ -191,7 +207,11 @@ func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (*handle, fu
 	if s != fuse.OK {
 		return nil, s
 	}
-	flags := int(in.Flags&openFlags) | unix.O_CREAT | unix.O_EXCL | unix.O_NONBLOCK
+	access := in.Flags & openFlags
+	if t.masks(dir, name) {
+		access = access&^unix.O_ACCMODE | unix.O_WRONLY // see mask_linux.go
+	}
+	flags := int(access) | unix.O_CREAT | unix.O_EXCL | unix.O_NONBLOCK
 	e := t.entryAt(dir, name, parts)
 	if !t.exists(dir, name) {
 		t.before(e)
@@ -201,7 +221,7 @@ func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (*handle, fu
 		return nil, status(err)
 	}
 	t.after(e)
-	return newHandle(fd, dir.export, in.Flags, kind), fuse.OK
+	return newHandle(fd, dir.export, access, kind), fuse.OK
 }
 
 // newHandle is one of a file that was made.

@@ -13,9 +13,10 @@ import (
 )
 
 // A masked file is there for the guest, with what guard.Render leaves of it as its content. It may be
-// made (a clone may bring one along) and written through the descriptor that made it; from then on, as
-// one that was there before, the guest can neither change nor remove nor link it: else it could take the
-// mask away, or the user's secrets. To set its mode or times does nothing, and says so to nobody: what
+// made (a clone may bring one along) and written through the descriptor that made it, which does not read: what the
+// user puts into the file later is not the guest's. From then on, as one that was there before, the guest can neither
+// change nor remove nor link it: else it could take the mask away, or the user's secrets. Nothing that it had by
+// another name before gets a masked one: it would keep a way to the content. To set its mode or times does nothing, and says so to nobody: what
 // unpacks an archive does that to each file.
 
 // masks tells whether a name in a folder is masked. Once it is, the node stays so until the guest
@@ -42,12 +43,18 @@ func (t *Tree) mayUnmask(dir *node, name string, parts []string) fuse.Status {
 	return t.refuse("change of a masked path refused", dir.export, parts)
 }
 
-// maxHides bounds how many entries are looked at before a folder moves into one of packages, where less
-// is masked.
-const maxHides = 4096
+// How many entries are looked at before a folder moves to where less is masked, and how deep: each level holds a
+// descriptor.
+const (
+	maxHides     = 4096
+	maxHidesDeep = 64
+)
 
 // hides tells whether a folder might have something masked in it.
-func (t *Tree) hides(dir int, name string, seen *int) bool {
+func (t *Tree) hides(dir int, name string, deep int, seen *int) bool {
+	if deep > maxHidesDeep {
+		return true
+	}
 	fd, err := beneath(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return true
@@ -65,30 +72,37 @@ func (t *Tree) hides(dir int, name string, seen *int) bool {
 		case e.name == "." || e.name == "..":
 		case t.opts.Mask.Ends(e.name):
 			return true
-		case e.kind == unix.S_IFDIR && t.hides(fd, e.name, seen), e.kind == 0:
+		case e.kind == unix.S_IFDIR && t.hides(fd, e.name, deep+1, seen), e.kind == 0:
 			return true
 		}
 	}
 }
 
-// rendering is what the guest sees of a masked file in one of its states.
+// rendering is the size of what the guest sees of a masked file in one of its states. The content is made for each
+// descriptor: kept with the nodes it would take memory of the host's without end.
 type rendering struct {
-	mtime   unix.Timespec
-	size    int64
-	content []byte
+	mtime  unix.Timespec
+	size   int64
+	length int
+}
+
+// renderedSize gives the size of a masked file for the guest.
+func (t *Tree) renderedSize(n *node, st *unix.Stat_t) uint64 {
+	if r := n.rendering.Load(); r != nil && r.mtime == st.Mtim && r.size == st.Size {
+		return uint64(r.length)
+	}
+	length := len(t.rendered(n))
+	n.rendering.Store(&rendering{mtime: st.Mtim, size: st.Size, length: length})
+	return uint64(length)
 }
 
 // rendered gives the content of a masked file for the guest. What cannot be read is empty.
-func (t *Tree) rendered(n *node, st *unix.Stat_t) []byte {
-	if r := n.rendering.Load(); r != nil && r.mtime == st.Mtim && r.size == st.Size {
-		return r.content
+func (t *Tree) rendered(n *node) []byte {
+	parts, err := t.place(n)
+	if err != nil || len(parts) == 0 {
+		return nil
 	}
-	r := &rendering{mtime: st.Mtim, size: st.Size}
-	if parts, err := t.place(n); err == nil && len(parts) > 0 {
-		r.content = guard.Render(parts[len(parts)-1], t.content(n))
-	}
-	n.rendering.Store(r)
-	return r.content
+	return guard.Render(parts[len(parts)-1], t.content(n))
 }
 
 func (t *Tree) content(n *node) []byte {
@@ -105,23 +119,41 @@ func (t *Tree) content(n *node) []byte {
 	return b
 }
 
-// openMasked opens what is left of a masked file, in memory.
-func (t *Tree) openMasked(n *node) (int, error) {
-	st, err := stat(n.fd)
+// maxShown bounds the memory that what is left of masked files takes in all open descriptors.
+const maxShown = 64 << 20
+
+// openMasked opens what is left of a masked file, in memory that nobody can change or make larger. It tells how
+// much of [maxShown] it takes, until [handle.drop].
+func (t *Tree) openMasked(n *node) (fd int, takes int64, err error) {
+	content := t.rendered(n)
+	takes = (int64(len(content)) + 4095) &^ 4095
+	if t.shown.Add(takes) > maxShown {
+		t.shown.Add(-takes)
+		return -1, 0, unix.ENFILE
+	}
+	if fd, err = sealed(content); err != nil {
+		t.shown.Add(-takes)
+		return -1, 0, err
+	}
+	return fd, takes, nil
+}
+
+func sealed(content []byte) (int, error) {
+	fd, err := unix.MemfdCreate("masked", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return -1, err
 	}
-	fd, err := unix.MemfdCreate("masked", unix.MFD_CLOEXEC)
-	if err != nil {
-		return -1, err
-	}
-	for rest := t.rendered(n, st); len(rest) > 0; {
-		written, err := unix.Write(fd, rest)
+	for len(content) > 0 {
+		written, err := unix.Write(fd, content)
 		if err != nil {
 			unix.Close(fd)
 			return -1, err
 		}
-		rest = rest[written:]
+		content = content[written:]
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL); err != nil {
+		unix.Close(fd)
+		return -1, err
 	}
 	return fd, nil
 }

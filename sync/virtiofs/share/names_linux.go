@@ -1,8 +1,13 @@
 package share
 
 import (
+	"strings"
+	"time"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/sbx-vm/sbx/sync/guard"
 )
 
 // beneath opens a name in a folder, never through a link, out of the folder or on another mount.
@@ -153,11 +158,61 @@ func (t *Tree) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse
 	})
 }
 
-// Symlink implements fuse.RawFileSystem: the target is stored as it is.
+// Symlink implements fuse.RawFileSystem: the target is stored as it is. None leads into a folder of packages from outside of
+// it: what is protected elsewhere is not there, and would be found where the link is.
 func (t *Tree) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
-	return t.make(h.NodeId, name, unix.S_IFLNK, out, func(dir int) error {
+	if guard.InDependencies(strings.Split(target, "/")) {
+		if s := t.mayLinkPackages(h.NodeId, name); s != fuse.OK {
+			return s
+		}
+	}
+	s := t.make(h.NodeId, name, unix.S_IFLNK, out, func(dir int) error {
 		return unix.Symlinkat(target, dir, name)
 	})
+	if s == fuse.OK {
+		t.reportLink(h.NodeId, name)
+	}
+	return s
+}
+
+// reportLink tells of a link that leads out of the export. The kernel says so: read as text, links over links do not show it.
+func (t *Tree) reportLink(id uint64, name string) {
+	dir := t.node(id)
+	defer t.release(dir)
+	if dir == nil {
+		return
+	}
+	parts, err := t.below(dir, name)
+	if err != nil {
+		return
+	}
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := unix.Openat2(dir.export.fd, strings.Join(parts, "/"), &how)
+	if err == nil {
+		unix.Close(fd)
+	}
+	if err != unix.EXDEV {
+		return
+	}
+	if leftOut, ok := t.links.allow(time.Now()); ok {
+		t.opts.Log.Info("link that leads out of the folder", "export", dir.export.Name, "path", strings.Join(parts, "/"), "left_out", leftOut)
+	}
+}
+
+func (t *Tree) mayLinkPackages(id uint64, name string) fuse.Status {
+	dir, s := t.folder(id, name)
+	if s != fuse.OK {
+		return s
+	}
+	defer t.release(dir)
+	parts, err := t.below(dir, name)
+	if err != nil {
+		return status(err)
+	}
+	if !guard.InDependencies(parts) {
+		return t.refuse("link into a folder of packages refused", dir.export, parts)
+	}
+	return fuse.OK
 }
 
 // make makes a name by f and looks it up.
@@ -184,7 +239,11 @@ func (t *Tree) make(id uint64, name string, kind uint32, out *fuse.EntryOut, f f
 		return status(err)
 	}
 	t.after(e)
-	return t.enter(dir, name, out)
+	s = t.enter(dir, name, out)
+	if s == fuse.OK && kind != unix.S_IFREG && guard.IsLock(parts) {
+		t.own(out.NodeId, func(n *node) bool { return n.is(kind) }) // what git makes is a file
+	}
+	return s
 }
 
 // Link implements fuse.RawFileSystem.
@@ -211,7 +270,7 @@ func (t *Tree) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.E
 func (t *Tree) linkInto(n *node, dirID uint64, dir int, name string) error {
 	d := t.node(dirID)
 	defer t.release(d)
-	if d == nil || d.export != n.export {
+	if d == nil || d.export != n.export || t.masks(d, name) {
 		return unix.EXDEV
 	}
 	return unix.Linkat(t.self, n.link(), dir, name, unix.AT_SYMLINK_FOLLOW)

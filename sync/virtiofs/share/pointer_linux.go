@@ -72,9 +72,9 @@ func (t *Tree) point(h *handle, offset uint64, data [][]byte) (uint32, fuse.Stat
 		return 0, status(err)
 	}
 	if err := h.pointer.Check(content); err != nil || offset != 0 || st.Size != 0 {
-		why := "a file that leads git elsewhere is written in one piece"
+		why := "write of a file that leads git elsewhere refused: it is written in one piece"
 		if err != nil {
-			why = err.Error()
+			why = "write of a file that leads git elsewhere refused: " + err.Error()
 		}
 		parts, err := t.place(&node{fd: h.fd, export: h.export})
 		if err != nil {

@@ -1,10 +1,14 @@
 package share
 
 import (
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -54,6 +58,27 @@ func (t *Tree) Plain(export, path string) bool {
 		}
 	}
 	return false
+}
+
+// Still opens a folder of an export and calls f while the guest can neither move nor make a name: what f reaches by the
+// path is that folder. The caller closes it.
+func (t *Tree) Still(export, path string, f func() error) (*os.File, error) {
+	i := slices.IndexFunc(t.exports, func(n *node) bool { return n.export.Name == export })
+	if i < 0 {
+		return nil, unix.ENOENT
+	}
+	t.names.Lock()
+	defer t.names.Unlock()
+	fd, err := beneath(t.exports[i].fd, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	folder := os.NewFile(uintptr(fd), path)
+	if err := f(); err != nil {
+		folder.Close()
+		return nil, err
+	}
+	return folder, nil
 }
 
 // Roots gives the writable exports' folders, by the exports' names, as paths that need no right to the folders above.

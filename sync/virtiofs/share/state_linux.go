@@ -220,11 +220,9 @@ func (t *Tree) loadHandle(s savedHandle) {
 		h.dir = &dirReader{fd: -1}
 	}
 	if !s.Root {
-		fd, ok := t.reopenAt(s)
-		if !ok {
+		if !t.reopenAt(h, s) {
 			return
 		}
-		h.fd = fd
 		if s.Export >= 0 && s.Export < len(t.exports) && !s.Dir && writes(uint32(s.Flags)) {
 			h.export = t.exports[s.Export].export
 		}
@@ -245,10 +243,10 @@ func (t *Tree) loadHandle(s savedHandle) {
 
 // reopenAt opens what a handle stood for, by the rules that hold now: what became protected or masked since is
 // not opened for writing.
-func (t *Tree) reopenAt(s savedHandle) (int, bool) {
+func (t *Tree) reopenAt(h *handle, s savedHandle) bool {
 	e, path, st, ok := t.reach(s.savedPlace)
 	if !ok {
-		return -1, false
+		return false
 	}
 	defer unix.Close(path)
 	n := &node{fd: path, mode: st.Mode, export: e}
@@ -259,12 +257,12 @@ func (t *Tree) reopenAt(s savedHandle) (int, bool) {
 	if s.Dir {
 		flags = unix.O_RDONLY | unix.O_DIRECTORY
 	} else if writes(uint32(flags)) && t.mayChange(n) != 0 {
-		return -1, false
+		return false
 	}
-	open := t.openRight
 	if s.Dir {
-		open = t.reopen
+		fd, err := t.reopen(n, flags)
+		h.fd = fd
+		return err == nil
 	}
-	fd, err := open(n, flags)
-	return fd, err == nil
+	return t.openRight(h, n, flags) == nil
 }

@@ -51,8 +51,9 @@ type Tree struct {
 	opts               Options
 	self               int // /proc/self/fd
 	started            time.Time
-	refusals           limiter
+	refusals, links    limiter
 	recent             recent
+	shown              atomic.Int64 // bytes, see maxShown
 
 	// names: held for reading by what changes or makes something at a place, for writing
 	// by what moves places.
@@ -83,6 +84,7 @@ type node struct {
 	holders int    // guarded by Tree.mu
 
 	masked    atomic.Bool // the guest sees no content of it
+	own       atomic.Bool // a lock that the guest made, see [Tree.own]
 	rendering atomic.Pointer[rendering]
 }
 
