@@ -42,7 +42,7 @@ func (h *History) Changes(root *os.Root) ([]Change, error) {
 func (h *History) change(root *os.Root, p string, e *entry, now State) (Change, bool) {
 	c := Change{Path: p, ByHost: !e.guests(now)}
 	if e.first == nil {
-		c.Status = "m"
+		c.Status, c.ByHost = "m", e.metaLeft == nil || e.metaLeft.Mode&0o777 != now.Mode&0o777
 		return c, e.meta != nil && e.meta.Kind == now.Kind && e.meta.Mode&0o777 != now.Mode&0o777
 	}
 	c.Lost = e.first.lost
@@ -141,7 +141,7 @@ func (h *History) text(v *version) ([]byte, bool) {
 }
 
 func textOf(root *os.Root, path string) ([]byte, bool) {
-	f, err := root.Open(path)
+	f, err := openFile(root, path)
 	if err != nil {
 		return nil, false
 	}

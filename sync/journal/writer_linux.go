@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,8 +31,9 @@ type Writer struct {
 	id     int
 	file   logWriter
 	size   int64           // of the log: the records that are whole
+	shrink int64           // the size from which on it is worth to be written anew
 	torn   bool            // behind them may be what a full disk took of one
-	seen   map[string]Kind // by place: recorded since the checkpoint, as what
+	seen   map[string]seen // by place: recorded since the checkpoint, as what
 	meta   map[string]bool // by place: only mode and times were recorded
 	left   map[fileID]left // what the guest left, by inode
 	data   int             // contents of this checkpoint
@@ -47,6 +49,18 @@ type logWriter interface {
 }
 
 type fileID struct{ dev, ino uint64 }
+
+// seen is what tells a recorded state from others.
+type seen struct {
+	kind  Kind
+	ino   uint64
+	size  int64
+	mtime int64
+}
+
+func (s seen) is(now State) bool { return s == seenOf(now) }
+
+func seenOf(s State) seen { return seen{s.Kind, s.Ino, s.Size, s.MTime} }
 
 // left is a file as the guest left it. Its place was recorded in that checkpoint; 0: in none that is known.
 type left struct {
@@ -115,8 +129,8 @@ func (w *Writer) Checkpoint(label string) (int, error) {
 	if w.file != nil {
 		w.file.Close()
 	}
-	w.id, w.file, w.size, w.torn, w.data = id, file, 0, false, 0
-	w.seen, w.meta, w.full, w.broken = map[string]Kind{}, map[string]bool{}, false, false
+	w.id, w.file, w.size, w.shrink, w.torn, w.data = id, file, 0, worthShrinking, false, 0
+	w.seen, w.meta, w.full, w.broken = map[string]seen{}, map[string]bool{}, false, false
 	w.used = w.count()
 	w.makeRoom(0)
 	return id, nil
@@ -151,14 +165,6 @@ func emptyPath(name string) int {
 		return unix.AT_EMPTY_PATH
 	}
 	return 0
-}
-
-func retry(f func() error) error {
-	for {
-		if err := f(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }
 
 // open opens a regular file for reading.
@@ -214,30 +220,29 @@ func (w *Writer) Before(at Place, src Source) {
 func (w *Writer) before(at Place, src Source) {
 	st, err := src.stat()
 	key := at.key()
-	_, known := w.seen[key]
+	was, known := w.seen[key]
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) && !known {
-			w.remember(key, None, record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}})
+			w.remember(key, record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}})
 		}
 		return
 	}
 	now := stateOf(&st, src)
 	own, ok := w.left[fileID{st.Dev, st.Ino}]
-	switch {
-	case known && (now.Kind == Dir || ok && own.same(now)):
-		return // the guest's own work since the checkpoint
+	if known && (now.Kind == Dir || ok && own.same(now) || was.is(now)) {
+		return // the guest's own work since the checkpoint, or what was recorded when nothing came of it
 	}
-	r := record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: now}
+	r := record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: now, Guest: ok && own.same(now)}
 	if now.Kind == File {
 		r.Data, r.Lost = w.keep(src, now.Size)
 		if r.Lost != "" {
 			w.log.Warn("an old version was not kept", "path", at.Path, "why", r.Lost)
 		}
 	}
-	w.remember(key, now.Kind, r)
+	w.remember(key, r)
 }
 
-func (w *Writer) remember(key string, kind Kind, r record) {
+func (w *Writer) remember(key string, r record) {
 	if len(w.seen) >= maxPaths {
 		if !w.full {
 			w.full = true
@@ -245,7 +250,7 @@ func (w *Writer) remember(key string, kind Kind, r record) {
 		}
 		return
 	}
-	w.seen[key] = kind
+	w.seen[key] = seenOf(r.State)
 	w.append(r)
 }
 
@@ -261,10 +266,69 @@ func (w *Writer) append(r record) {
 	if err == nil {
 		w.size += int64(len(line)) + 1
 	}
+	if err == nil && w.size > w.shrink {
+		err = w.compact()
+		w.shrink = max(worthShrinking, 2*w.size)
+	}
 	if err != nil && !w.broken {
 		w.broken = true
 		w.log.Error("the journal cannot be written: changes cannot be taken back", "error", err)
 	}
+}
+
+// worthShrinking is the size of a log, in bytes, from which on what is told in it again and again is left out.
+const worthShrinking = 64 << 20
+
+// compact writes the log anew, with the last word only of what the guest left at each path: a guest that makes
+// and removes the same names all day does not fill the disk. The caller holds the lock.
+func (w *Writer) compact() error {
+	folder := filepath.Join(w.dir, name(w.id))
+	var keep []record
+	last := map[string]int{}
+	err := readLog(folder, func(r record) {
+		if r.Op == opLeft || r.Op == opMetaLeft {
+			key := r.Op + r.Export + "\x00" + string(r.Path)
+			if i, ok := last[key]; ok {
+				keep[i].Op = ""
+			}
+			last[key] = len(keep)
+		}
+		keep = append(keep, r)
+	})
+	if err != nil {
+		return err
+	}
+	fresh := filepath.Join(folder, logFile+".new")
+	file, err := os.OpenFile(fresh, os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	size, err := writeRecords(file, keep)
+	if err == nil {
+		err = os.Rename(fresh, filepath.Join(folder, logFile))
+	}
+	if err != nil {
+		return errors.Join(err, file.Close(), os.Remove(fresh))
+	}
+	w.file.Close() //nolint:errcheck // all in it is in the new one
+	w.file, w.size, w.torn = file, size, false
+	return nil
+}
+
+func writeRecords(file *os.File, records []record) (size int64, err error) {
+	out := bufio.NewWriterSize(file, 1<<20)
+	for _, r := range records {
+		if r.Op == "" {
+			continue
+		}
+		line, err := json.Marshal(r)
+		if err != nil {
+			return 0, err
+		}
+		size += int64(len(line)) + 1
+		out.Write(append(line, '\n')) //nolint:errcheck // Flush tells
+	}
+	return size, errors.Join(out.Flush(), file.Sync())
 }
 
 // keep copies a content, by reflink where the file system has it. why says what kept it from that.
@@ -337,7 +401,7 @@ func (w *Writer) BeforeMove(from, to Place, src Source) {
 	w.walk(from, to, src, func(from, to Place, src Source, _ State) {
 		w.before(from, src)
 		if _, known := w.seen[to.key()]; !known {
-			w.remember(to.key(), None, record{Op: opOld, Export: to.Export, Path: []byte(to.Path), State: State{Kind: None}})
+			w.remember(to.key(), record{Op: opOld, Export: to.Export, Path: []byte(to.Path), State: State{Kind: None}})
 		}
 	})
 }
@@ -348,6 +412,19 @@ func (w *Writer) AfterMove(from, to Place, src Source) {
 		w.append(record{Op: opLeft, Export: from.Export, Path: []byte(from.Path), State: State{Kind: None}})
 		w.noteLeft(to, src, now)
 	})
+}
+
+// AfterExchange notes that two places were exchanged, of which one at least is a folder's; a and b are what stands
+// there now.
+func (w *Writer) AfterExchange(at, to Place, a, b Source) {
+	gone := func(_, was Place, _ Source, _ State) {
+		w.append(record{Op: opLeft, Export: was.Export, Path: []byte(was.Path), State: State{Kind: None}})
+	}
+	left := func(is, _ Place, src Source, now State) { w.noteLeft(is, src, now) }
+	for _, f := range []func(from, to Place, src Source, now State){gone, left} {
+		w.walk(at, to, a, f)
+		w.walk(to, at, b, f)
+	}
 }
 
 // walk calls f for a folder and all that is in it.
@@ -401,26 +478,47 @@ func (w *Writer) noteLeft(at Place, src Source, now State) {
 	w.append(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: now})
 }
 
-// BeforeMeta records mode and times of what the guest is about to change those of.
-func (w *Writer) BeforeMeta(at Place, src Source) {
+// BeforeMeta records mode and times of what the guest is about to change those of. What the user made of the
+// guest's work is kept whole: by its times it would be taken for the guest's afterwards. own is for AfterMeta.
+func (w *Writer) BeforeMeta(at Place, src Source) (own bool) {
 	if w == nil {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	st, err := src.stat()
+	if err != nil {
+		return false
+	}
+	key, now := at.key(), stateOf(&st, src)
+	_, known := w.seen[key]
+	l, ok := w.left[fileID{st.Dev, st.Ino}]
+	own = ok && l.same(now)
+	if known && !own && now.Kind != Dir || ok && !own {
+		w.before(at, src)
+		return true
+	}
+	if !known && !w.meta[key] && len(w.meta) < maxPaths {
+		w.meta[key] = true
+		w.append(record{Op: opMeta, Export: at.Export, Path: []byte(at.Path), State: now})
+	}
+	return own || known
+}
+
+// AfterMeta notes what the guest left of mode and times.
+func (w *Writer) AfterMeta(at Place, src Source, own bool) {
+	if w == nil {
+		return
+	}
+	if own {
+		w.After(at, src)
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	key := at.key()
-	if _, known := w.seen[key]; known || w.meta[key] || len(w.meta) >= maxPaths {
-		return
+	if st, err := src.stat(); err == nil {
+		w.append(record{Op: opMetaLeft, Export: at.Export, Path: []byte(at.Path), State: stateOf(&st, src)})
 	}
-	st, err := src.stat()
-	if err != nil {
-		return
-	}
-	if _, own := w.left[fileID{st.Dev, st.Ino}]; own {
-		return
-	}
-	w.meta[key] = true
-	w.append(record{Op: opMeta, Export: at.Export, Path: []byte(at.Path), State: stateOf(&st, src)})
 }
 
 // After notes what the guest left at a place: it is told from what the host's user does there later.
@@ -485,7 +583,7 @@ func (k keeper) KeepAfter(root *os.Root, path string)  { k.look(root, path, k.w.
 
 // look opens the folder of a path, below the root, for f. Where that fails nothing is there to be kept.
 func (k keeper) look(root *os.Root, path string, f func(Place, Source)) {
-	dir, err := root.Open(filepath.Dir(path))
+	dir, err := openFolder(root, filepath.Dir(path))
 	if err != nil {
 		return
 	}

@@ -34,17 +34,27 @@ func (k *kept) close() {
 	}
 }
 
-func (k *kept) before(steps []disk.Step) { k.each(steps, journal.Keeper.KeepBefore) }
-func (k *kept) after(steps []disk.Step)  { k.each(steps, journal.Keeper.KeepAfter) }
+func (k *kept) before(steps []disk.Step) {
+	for _, s := range steps {
+		k.each(s, journal.Keeper.KeepBefore)
+	}
+}
 
-func (k *kept) each(steps []disk.Step, record func(journal.Keeper, *os.Root, string)) {
+// after notes what was done: what stands where a step failed is the user's.
+func (k *kept) after(steps []disk.Step, results []error) {
+	for i, s := range steps {
+		if results[i] == nil {
+			k.each(s, journal.Keeper.KeepAfter)
+		}
+	}
+}
+
+func (k *kept) each(s disk.Step, record func(journal.Keeper, *os.Root, string)) {
 	if k == nil {
 		return
 	}
-	for _, s := range steps {
-		record(k.keeper, k.root, s.Path)
-		if s.Op == tree.Rename {
-			record(k.keeper, k.root, s.To)
-		}
+	record(k.keeper, k.root, s.Path)
+	if s.Op == tree.Rename {
+		record(k.keeper, k.root, s.To)
 	}
 }

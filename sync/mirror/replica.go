@@ -85,8 +85,9 @@ func (l local) Drop(_ context.Context, name string) { l.Root.Drop(name) }
 
 func (l local) Apply(ctx context.Context, steps []disk.Step) ([]error, error) {
 	l.kept.before(steps)
-	defer l.kept.after(steps)
-	return l.ApplyAll(ctx, steps), l.Check()
+	results := l.ApplyAll(ctx, steps)
+	l.kept.after(steps, results)
+	return results, l.Check()
 }
 
 func (l local) Flush(context.Context) error { return l.Root.Flush() }

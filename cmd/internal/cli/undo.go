@@ -155,10 +155,19 @@ func (o undoOptions) run(ctx context.Context, args []string) error {
 	}
 	undoer := &journal.Undoer{
 		History: history, Root: root, Checkpoint: id, Keeper: back.Keeper,
-		Skip: func(path string) bool { return protected.Protected(strings.Split(path, "/")) },
+		Skip: func(path string) bool {
+			parts := strings.Split(path, "/")
+			return protected.Protected(parts) && !protected.Vetted(parts)
+		},
+		Vet: func(path string) func(now, kept []byte) error {
+			if !protected.Vetted(strings.Split(path, "/")) {
+				return nil
+			}
+			return guard.CheckConfig
+		},
 	}
 	report := undoer.Undo(paths)
-	return o.print(report, id, back.ID)
+	return o.print(report, back.ID)
 }
 
 // checkpointIfRunning begins a checkpoint where somebody could change files.
@@ -172,13 +181,13 @@ func checkpointIfRunning(ctx context.Context, box *sandbox, label string) error 
 	return err
 }
 
-func (o undoOptions) print(r journal.Report, id, back int) error {
+func (o undoOptions) print(r journal.Report, back int) error {
 	if o.asJSON {
 		if err := printJSON(o.app.Out, r); err != nil {
 			return err
 		}
 	} else {
-		o.printText(r, id)
+		o.printText(r)
 	}
 	if len(r.Restored)+len(r.Removed) > 0 {
 		o.app.say("sbx: taken back with: sbx undo %d\n", back)
@@ -189,7 +198,7 @@ func (o undoOptions) print(r journal.Report, id, back int) error {
 	return nil
 }
 
-func (o undoOptions) printText(r journal.Report, id int) {
+func (o undoOptions) printText(r journal.Report) {
 	for _, part := range []struct {
 		word  string
 		paths []string
@@ -199,7 +208,7 @@ func (o undoOptions) printText(r journal.Report, id int) {
 		}
 	}
 	for _, p := range r.Conflicts {
-		fmt.Fprintf(o.app.Out, "%-10s  %s, the version before is %s\n", "conflict", printable(p), printable(journal.Beside(p, id)))
+		fmt.Fprintf(o.app.Out, "%-10s  %s, the version before is %s\n", "conflict", printable(p), printable(r.Beside[p]))
 	}
 	for _, l := range r.Missing {
 		fmt.Fprintf(o.app.Out, "%-10s  %s: %s\n", "not back", printable(l.Path), printable(l.Why))

@@ -87,7 +87,8 @@ func (t *Tree) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 	}
 	if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
 		if e := t.fileOf(n.export, n.fd); e.ok {
-			t.opts.Journal.BeforeMeta(e.at, e.src)
+			own := t.opts.Journal.BeforeMeta(e.at, e.src)
+			defer func() { t.opts.Journal.AfterMeta(e.at, e.src, own) }()
 		}
 	}
 	for _, set := range []func(*node, *fuse.SetAttrIn) error{t.setOwner, t.setMode, t.setSize, t.setTimes} {

@@ -142,6 +142,17 @@ func (t *Tree) afterRename(from *node, old string, to *node, name string) {
 	t.after(target)
 }
 
+// afterExchange is afterRename for two places that were exchanged.
+func (t *Tree) afterExchange(from *node, old string, to *node, name string) {
+	source, target := t.entryOf(from, old), t.entryOf(to, name)
+	if !source.ok || !target.ok {
+		return
+	}
+	t.opts.Journal.AfterExchange(source.at, target.at, source.src, target.src)
+	t.after(source)
+	t.after(target)
+}
+
 // exists tells whether a name stands for something. What is made by a request that fails then is not the guest's.
 func (t *Tree) exists(dir *node, name string) bool {
 	_, err := kindOf(dir.fd, name)

@@ -290,7 +290,11 @@ func (t *Tree) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName str
 		t.beforeRename(to, newName, from, oldName)
 	}
 	err := unix.Renameat2(from.fd, oldName, to.fd, newName, uint(in.Flags))
-	if err == nil {
+	switch {
+	case err != nil:
+	case in.Flags&unix.RENAME_EXCHANGE != 0:
+		t.afterExchange(from, oldName, to, newName)
+	default:
 		t.afterRename(from, oldName, to, newName)
 	}
 	return status(err)
