@@ -13,7 +13,7 @@ import (
 // Change is a path that differs from what it was at the checkpoint.
 type Change struct {
 	Path string `json:"path"`
-	// Status is A (made), D (gone), M (changed), T (of another kind) or m (mode alone).
+	// Status is A (made), D (gone), M (changed), T (of another kind), m (mode alone) or ? (it cannot be looked at).
 	Status string `json:"status"`
 	// ByHost tells that the host's user changed it after the guest did.
 	ByHost bool   `json:"by_host,omitempty"`
@@ -30,7 +30,8 @@ func (h *History) Changes(root *os.Root) ([]Change, error) {
 		e := h.entries[p]
 		now, err := current(root, p)
 		if err != nil {
-			return nil, fmt.Errorf("look at %q: %w", p, err)
+			out = append(out, Change{Path: p, Status: "?", Lost: err.Error()})
+			continue
 		}
 		if c, ok := h.change(root, p, e, now); ok {
 			out = append(out, c)
@@ -90,6 +91,7 @@ func (h *History) patch(w io.Writer, root *os.Root, c Change) error {
 	}
 	now, err := current(root, c.Path)
 	if err != nil {
+		_, err = fmt.Fprintf(w, "%q: %v\n", c.Path, err)
 		return err
 	}
 	if now.Kind == File {

@@ -236,7 +236,10 @@ func (u *Undoer) stage(dir int, name string, want *version) error {
 		return err
 	}
 	out := os.NewFile(uintptr(fd), name)
-	_, err = io.Copy(out, in)
+	n, err := io.Copy(out, in)
+	if err == nil && n < want.Size {
+		err = fmt.Errorf("only %d of %d bytes were kept", n, want.Size)
+	}
 	err = errors.Join(plainError(err), u.give(dir, name), unix.Fchmod(fd, want.Mode&0o777), setMTime(dir, name, want.MTime), plainError(out.Sync()))
 	return errors.Join(err, out.Close())
 }

@@ -114,13 +114,13 @@ func (u *Undoer) Undo(paths []string) Report {
 		}
 	}
 	for _, p := range old {
-		u.clearDebris(p)
+		u.clearDebris(path.Dir(p))
 		u.unblock(p)
 		u.restore(p)
 	}
 	slices.Reverse(made)
 	for _, p := range made {
-		u.clearDebris(p)
+		u.clearDebris(path.Dir(p))
 		u.remove(p)
 	}
 	for _, f := range slices.Backward(u.opened) {
@@ -350,6 +350,7 @@ func readVetted(r io.Reader) ([]byte, error) {
 
 // empty takes away what the guest made in a folder that it put in the place of something else.
 func (u *Undoer) empty(p string) {
+	u.clearDebris(p)
 	for _, below := range slices.Backward(u.History.paths([]string{p})) {
 		if below != p && u.History.entries[below].made() && (u.Skip == nil || !u.Skip(below)) {
 			u.remove(below)
@@ -421,10 +422,9 @@ func (u *Undoer) restoreMode(p string, e *entry, was *State, now State) {
 	u.report.Restored = append(u.report.Restored, p)
 }
 
-// clearDebris removes what an undo that was killed left in a path's folder: copies of what is kept, and what the
+// clearDebris removes what an undo that was killed left in a folder: copies of what is kept, and what the
 // guest left. All else of that name is somebody's, and stays.
-func (u *Undoer) clearDebris(p string) {
-	dir := path.Dir(p)
+func (u *Undoer) clearDebris(dir string) {
 	if u.cleared[dir] {
 		return
 	}

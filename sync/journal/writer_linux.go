@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +37,7 @@ type Writer struct {
 	left   map[fileID]left // what the guest left, by inode
 	data   int             // contents of this checkpoint
 	used   int64           // bytes of all checkpoints
+	mine   int64           // bytes of this one
 	full   bool            // told that maxPaths is reached
 	broken bool            // told that the log cannot be written
 }
@@ -131,7 +131,7 @@ func (w *Writer) Checkpoint(label string) (int, error) {
 	}
 	w.id, w.file, w.size, w.shrink, w.torn, w.data = id, file, 0, worthShrinking, false, 0
 	w.seen, w.meta, w.full, w.broken = map[string]seen{}, map[string]bool{}, false, false
-	w.used = w.count()
+	w.used, w.mine = w.count(), 0
 	w.makeRoom(0)
 	return id, nil
 }
@@ -276,61 +276,6 @@ func (w *Writer) append(r record) {
 	}
 }
 
-// worthShrinking is the size of a log, in bytes, from which on what is told in it again and again is left out.
-const worthShrinking = 64 << 20
-
-// compact writes the log anew, with the last word only of what the guest left at each path: a guest that makes
-// and removes the same names all day does not fill the disk. The caller holds the lock.
-func (w *Writer) compact() error {
-	folder := filepath.Join(w.dir, name(w.id))
-	var keep []record
-	last := map[string]int{}
-	err := readLog(folder, func(r record) {
-		if r.Op == opLeft || r.Op == opMetaLeft {
-			key := r.Op + r.Export + "\x00" + string(r.Path)
-			if i, ok := last[key]; ok {
-				keep[i].Op = ""
-			}
-			last[key] = len(keep)
-		}
-		keep = append(keep, r)
-	})
-	if err != nil {
-		return err
-	}
-	fresh := filepath.Join(folder, logFile+".new")
-	file, err := os.OpenFile(fresh, os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	size, err := writeRecords(file, keep)
-	if err == nil {
-		err = os.Rename(fresh, filepath.Join(folder, logFile))
-	}
-	if err != nil {
-		return errors.Join(err, file.Close(), os.Remove(fresh))
-	}
-	w.file.Close() //nolint:errcheck // all in it is in the new one
-	w.file, w.size, w.torn = file, size, false
-	return nil
-}
-
-func writeRecords(file *os.File, records []record) (size int64, err error) {
-	out := bufio.NewWriterSize(file, 1<<20)
-	for _, r := range records {
-		if r.Op == "" {
-			continue
-		}
-		line, err := json.Marshal(r)
-		if err != nil {
-			return 0, err
-		}
-		size += int64(len(line)) + 1
-		out.Write(append(line, '\n')) //nolint:errcheck // Flush tells
-	}
-	return size, errors.Join(out.Flush(), file.Sync())
-}
-
 // keep copies a content, by reflink where the file system has it. why says what kept it from that.
 func (w *Writer) keep(src Source, size int64) (data, why string) {
 	if size > w.limits.File {
@@ -363,7 +308,7 @@ func (w *Writer) keep(src Source, size int64) (data, why string) {
 		size = n
 	}
 	w.data++
-	w.used += size
+	w.used, w.mine = w.used+size, w.mine+size
 	return data, ""
 }
 
@@ -377,7 +322,13 @@ func plain(err error) string {
 }
 
 // makeRoom drops the oldest checkpoints but the current one until there is room.
+//
+// An undo drops nothing: it might be what is about to be put back. It has as much room again, and the next
+// checkpoint sees to the rest.
 func (w *Writer) makeRoom(size int64) bool {
+	if w.undo {
+		return w.mine+size <= w.limits.Total
+	}
 	for w.used+size > w.limits.Total {
 		list, err := Checkpoints(w.dir)
 		if err != nil || len(list) == 0 || list[0].ID >= w.id {
@@ -392,80 +343,6 @@ func (w *Writer) makeRoom(size int64) bool {
 	return true
 }
 
-// maxTree bounds how many entries of a folder that moves are looked at; the rest cannot be taken back.
-const maxTree = 100_000
-
-// BeforeMove records a folder that is about to be moved, with all that is in it, and that nothing stood at
-// its new place. The folder must still be where it was.
-func (w *Writer) BeforeMove(from, to Place, src Source) {
-	w.walk(from, to, src, func(from, to Place, src Source, _ State) {
-		w.before(from, src)
-		if _, known := w.seen[to.key()]; !known {
-			w.remember(to.key(), record{Op: opOld, Export: to.Export, Path: []byte(to.Path), State: State{Kind: None}})
-		}
-	})
-}
-
-// AfterMove notes that a folder was moved; src is its new place.
-func (w *Writer) AfterMove(from, to Place, src Source) {
-	w.walk(from, to, src, func(from, to Place, src Source, now State) {
-		w.append(record{Op: opLeft, Export: from.Export, Path: []byte(from.Path), State: State{Kind: None}})
-		w.noteLeft(to, src, now)
-	})
-}
-
-// AfterExchange notes that two places were exchanged, of which one at least is a folder's; a and b are what stands
-// there now.
-func (w *Writer) AfterExchange(at, to Place, a, b Source) {
-	gone := func(_, was Place, _ Source, _ State) {
-		w.append(record{Op: opLeft, Export: was.Export, Path: []byte(was.Path), State: State{Kind: None}})
-	}
-	left := func(is, _ Place, src Source, now State) { w.noteLeft(is, src, now) }
-	for _, f := range []func(from, to Place, src Source, now State){gone, left} {
-		w.walk(at, to, a, f)
-		w.walk(to, at, b, f)
-	}
-}
-
-// walk calls f for a folder and all that is in it.
-func (w *Writer) walk(from, to Place, src Source, f func(from, to Place, src Source, now State)) {
-	if w == nil {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	left := maxTree
-	w.walkOne(from, to, src, &left, f)
-	if left <= 0 {
-		w.log.Warn("a folder that was moved is too large to be recorded whole", "path", from.Path, "entries", maxTree)
-	}
-}
-
-func (w *Writer) walkOne(from, to Place, src Source, left *int, f func(from, to Place, src Source, now State)) {
-	st, err := src.stat()
-	if *left--; *left <= 0 || err != nil {
-		return
-	}
-	now := stateOf(&st, src)
-	f(from, to, src, now)
-	if now.Kind != Dir {
-		return
-	}
-	fd, err := unix.Openat(src.FD, src.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	dir := os.NewFile(uintptr(fd), "moved")
-	defer dir.Close()
-	names, err := dir.Readdirnames(maxTree)
-	if err != nil && !errors.Is(err, io.EOF) {
-		w.log.Warn("a folder that was moved cannot be read whole", "path", from.Path, "error", err)
-	}
-	for _, n := range names {
-		w.walkOne(Place{from.Export, from.Path + "/" + n}, Place{to.Export, to.Path + "/" + n}, Source{FD: fd, Name: n}, left, f)
-	}
-}
-
 // noteLeft writes down what the guest left. The caller holds the lock.
 func (w *Writer) noteLeft(at Place, src Source, now State) {
 	if st, err := src.stat(); err == nil && len(w.left) < maxPaths {
@@ -476,49 +353,6 @@ func (w *Writer) noteLeft(at Place, src Source, now State) {
 		w.left[fileID{st.Dev, st.Ino}] = l
 	}
 	w.append(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: now})
-}
-
-// BeforeMeta records mode and times of what the guest is about to change those of. What the user made of the
-// guest's work is kept whole: by its times it would be taken for the guest's afterwards. own is for AfterMeta.
-func (w *Writer) BeforeMeta(at Place, src Source) (own bool) {
-	if w == nil {
-		return false
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	st, err := src.stat()
-	if err != nil {
-		return false
-	}
-	key, now := at.key(), stateOf(&st, src)
-	_, known := w.seen[key]
-	l, ok := w.left[fileID{st.Dev, st.Ino}]
-	own = ok && l.same(now)
-	if known && !own && now.Kind != Dir || ok && !own {
-		w.before(at, src)
-		return true
-	}
-	if !known && !w.meta[key] && len(w.meta) < maxPaths {
-		w.meta[key] = true
-		w.append(record{Op: opMeta, Export: at.Export, Path: []byte(at.Path), State: now})
-	}
-	return own || known
-}
-
-// AfterMeta notes what the guest left of mode and times.
-func (w *Writer) AfterMeta(at Place, src Source, own bool) {
-	if w == nil {
-		return
-	}
-	if own {
-		w.After(at, src)
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if st, err := src.stat(); err == nil {
-		w.append(record{Op: opMetaLeft, Export: at.Export, Path: []byte(at.Path), State: stateOf(&st, src)})
-	}
 }
 
 // After notes what the guest left at a place: it is told from what the host's user does there later.

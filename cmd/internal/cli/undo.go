@@ -46,11 +46,15 @@ func (a *app) journalOf(name string) (*kept, error) {
 	return k, err
 }
 
-// since is the checkpoint that was asked for, else the latest that no undo made.
+// beforeUndo begins the label of the checkpoint that an undo makes, so that it knows what the guest does meanwhile.
+const beforeUndo = "before undo to "
+
+// since is the checkpoint that was asked for, else the latest that no undo made: an undo that was interrupted is
+// finished by the next.
 func (k *kept) since(id int) (int, error) {
 	if id == 0 {
 		for _, c := range slices.Backward(k.checkpoints) {
-			if !c.Undo {
+			if !c.Undo && !strings.HasPrefix(c.Label, beforeUndo) {
 				return c.ID, nil
 			}
 		}
@@ -136,7 +140,7 @@ func (o undoOptions) run(ctx context.Context, args []string) error {
 		return err
 	}
 	// What the guest does from now on belongs to a checkpoint of its own.
-	if err := checkpointIfRunning(ctx, k.box, fmt.Sprintf("before undo to %d", id)); err != nil {
+	if err := checkpointIfRunning(ctx, k.box, fmt.Sprintf("%s%d", beforeUndo, id)); err != nil {
 		return err
 	}
 	history, root, err := k.open(id)
@@ -289,7 +293,7 @@ func newDiff(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "diff [CHECKPOINT]", Short: "Show what the guest did to your files",
 		Long: "Lists the files that differ from a checkpoint (the latest one, if none is named) because of the guest: A made,\n" +
-			"D gone, M changed, T of another kind, m mode alone. With --patch also as a unified diff.\n" +
+			"D gone, M changed, T of another kind, m mode alone, ? it cannot be looked at. With --patch also as a unified diff.\n" +
 			"In mode review, without a checkpoint, it lists what the guest changed in its copy and `sbx apply` would take.",
 		Example: "  sbx diff\n  sbx diff 3 --patch",
 		RunE:    interruptible(func(ctx context.Context, args []string) error { return o.run(ctx, args) }),
@@ -342,7 +346,9 @@ func (o diffOptions) run(ctx context.Context, args []string) error {
 		if c.ByHost {
 			note += " (changed by you since)"
 		}
-		if c.Lost != "" {
+		if c.Status == "?" {
+			note += " (" + printable(c.Lost) + ")"
+		} else if c.Lost != "" {
 			note += " (the old version was not kept: " + printable(c.Lost) + ")"
 		}
 		fmt.Fprintf(o.app.Out, "%s %s%s\n", c.Status, printable(c.Path), note)
