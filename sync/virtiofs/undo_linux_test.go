@@ -338,3 +338,78 @@ func TestNoByteOfTheHostsIsLost(t *testing.T) {
 	})
 	t.Logf("%d histories", history)
 }
+
+// TestTimesThatTheGuestForges: the user edits what the guest left, and the guest gives it back the time that it had
+// and overwrites it.
+func TestTimesThatTheGuestForges(t *testing.T) {
+	k := newKept(t)
+	full := filepath.Join(k.dir, "f")
+	k.write(t, full, "before")
+	k.guestWrite("f", "guest's one")
+	info, err := os.Stat(full)
+	k.check(err)
+	time.Sleep(10 * time.Millisecond)
+	k.write(t, full, "the user's!")
+	node, err := k.node("f")
+	k.check(err)
+	at := info.ModTime()
+	_, err = k.fuse(4, node, words(1<<5, 0), pack(0, 0, 0, 0, uint64(at.Unix()), 0), words(0, uint32(at.Nanosecond()), 0, 0, 0, 0, 0, 0))
+	k.check(err)
+	k.guestPatch("f", "GUEST")
+	there := map[string]bool{}
+	contentsOf(k.journal, there)
+	if !there["the user's!"] {
+		t.Errorf("the user's edit is nowhere: %v", there)
+	}
+	k.back(t, 1)
+	if got, err := os.ReadFile(full); err != nil || string(got) != "the user's!" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestUndoAfterTouchAndChmod: what unzip(1), cp -p and install(1) do to a file after they closed it is the guest's work
+// as well; and diff says so.
+func TestUndoAfterTouchAndChmod(t *testing.T) {
+	k := newKept(t)
+	for _, p := range []string{"touched", "moded"} {
+		k.write(t, filepath.Join(k.dir, p), "before")
+	}
+	before := image(k.dir)
+	k.guestWrite("touched", "guest's")
+	k.guestSet("touched", 1<<5, 0, 0, 1_000_000_000)
+	k.guestWrite("made", "guest's")
+	k.guestSet("made", 1|1<<5, 0o755, 0, 1_000_000_000)
+	k.guestSet("moded", 1, 0o777, 0, 0)
+	h, err := journal.Read(k.journal, "work", 1)
+	k.check(err)
+	root, err := os.OpenRoot(k.dir)
+	k.check(err)
+	defer root.Close()
+	changes, err := h.Changes(root)
+	k.check(err)
+	for _, c := range changes {
+		if c.ByHost {
+			t.Errorf("%s is said to be the user's change", c.Path)
+		}
+	}
+	k.guestPatch("moded", "GUEST")
+	report, _ := k.back(t, 1)
+	if d := differences(image(k.dir), before); len(d) > 0 || len(report.Conflicts)+len(report.Kept) > 0 {
+		t.Errorf("%q; %+v", d, report)
+	}
+}
+
+// TestUndoOfExchangedFolders: renameat2(2) with RENAME_EXCHANGE moves two folders at once.
+func TestUndoOfExchangedFolders(t *testing.T) {
+	k := newKept(t)
+	for p, content := range map[string]string{"a/same": "1", "b/same": "2", "a/x": "3", "b/y": "4", "f": "5"} {
+		k.write(t, filepath.Join(k.dir, p), content)
+	}
+	before := image(k.dir)
+	k.guestExchange("a", "b")
+	k.guestExchange("b", "f")
+	report, _ := k.back(t, 1)
+	if d := differences(image(k.dir), before); len(d) > 0 || len(report.Conflicts)+len(report.Kept)+len(report.Missing) > 0 {
+		t.Errorf("%q; %+v", d, report)
+	}
+}
