@@ -118,6 +118,9 @@ func (u *Undoer) Undo(paths []string) Report {
 		u.unblock(p)
 		u.restore(p)
 	}
+	for _, p := range made {
+		u.open(p)
+	}
 	slices.Reverse(made)
 	for _, p := range made {
 		u.clearDebris(path.Dir(p))
@@ -174,6 +177,14 @@ func (u *Undoer) unblock(p string) {
 	}
 }
 
+// open lets a folder of the guest's be emptied that the guest closed.
+func (u *Undoer) open(p string) {
+	now, err := current(u.Root, p)
+	if err == nil && now.Kind == Dir && now.Mode&0o700 != 0o700 && u.History.entries[p].guests(now) {
+		chmod(u.Root, p, Dir, now.Mode|0o700) //nolint:errcheck // then what is in it says so
+	}
+}
+
 // guests tells whether what stands at a path is as the guest left it.
 func (e *entry) guests(now State) bool { return e.left != nil && e.left.same(now) }
 
@@ -190,7 +201,7 @@ func (u *Undoer) remove(p string) {
 		return
 	case now.Kind == None:
 		return
-	case !e.guests(now) && now.Kind != Dir:
+	case !e.guests(now):
 		u.report.Kept = append(u.report.Kept, p)
 		return
 	}
@@ -351,7 +362,11 @@ func readVetted(r io.Reader) ([]byte, error) {
 // empty takes away what the guest made in a folder that it put in the place of something else.
 func (u *Undoer) empty(p string) {
 	u.clearDebris(p)
-	for _, below := range slices.Backward(u.History.paths([]string{p})) {
+	all := u.History.paths([]string{p})
+	for _, below := range all {
+		u.open(below)
+	}
+	for _, below := range slices.Backward(all) {
 		if below != p && u.History.entries[below].made() && (u.Skip == nil || !u.Skip(below)) {
 			u.remove(below)
 		}

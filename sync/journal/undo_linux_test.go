@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -408,4 +410,75 @@ func checkEvil(_, kept []byte) error {
 		return errors.New("it makes git run a program")
 	}
 	return nil
+}
+
+// TestGuestFillsTheJournal: with versions of its own files a guest takes no room from what is the user's.
+func TestGuestFillsTheJournal(t *testing.T) {
+	r := newRig(t, Limits{File: 500, Total: 1000})
+	for i := range 5 {
+		r.guestWrite(fmt.Sprint("big", i), strings.Repeat("1", 300))
+	}
+	r.write("mine", strings.Repeat("m", 400))
+	id, err := r.w.Checkpoint("run")
+	r.check(err)
+	for i := range 5 {
+		r.guestWrite(fmt.Sprint("big", i), strings.Repeat("2", 301))
+	}
+	r.guestRemove("mine")
+	report := r.undoer(id).Undo(nil)
+	if r.want(map[string]string{"mine": strings.Repeat("m", 400)}); len(report.Missing) == 0 {
+		t.Errorf("that the guest's own is not kept is not said: %+v", report)
+	}
+}
+
+// TestClosedFilesAreKept: a guest that takes the right to read from a file before it removes it.
+func TestClosedFilesAreKept(t *testing.T) {
+	if os.Geteuid() == 0 { // who may read all
+		dir, err := os.MkdirTemp("", "nobody") // t.TempDir is below a folder of root's own
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		if err := os.Chmod(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Dir, cmd.Env = "/", append(os.Environ(), "TMPDIR="+dir)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+			t.Errorf("as an ordinary user: %v\n%s", err, out)
+		}
+		return
+	}
+	r := newRig(t, Limits{})
+	r.write("f", "the user's")
+	r.write("d/x", "the user's")
+	r.check(os.Chmod(filepath.Join(r.work, "f"), 0))
+	r.guestRemove("f", "d/x")
+	r.check(os.Chmod(filepath.Join(r.work, "d"), 0o555))
+	report := r.undoer(1).Undo([]string{"f"})
+	r.check(os.Chmod(filepath.Join(r.work, "f"), 0o600))
+	if r.want(map[string]string{"f": "the user's"}); len(report.Missing) > 0 {
+		t.Errorf("%+v", report)
+	}
+	r.check(os.Chmod(filepath.Join(r.work, "d"), 0o755))
+	r.guest("made", func(full string) error { return os.Mkdir(full, 0o755) })
+	r.guestWrite("made/x", "the guest's")
+	r.guest("made", func(full string) error { return os.Chmod(full, 0o500) })
+	r.undoer(1).Undo(nil)
+	if slices.Contains(r.files(), "made") {
+		t.Errorf("%q", r.files())
+	}
+}
+
+// TestUndoLeavesFoldersOfTheUsers: one that the user made where the guest removed its own is not the guest's.
+func TestUndoLeavesFoldersOfTheUsers(t *testing.T) {
+	r := newRig(t, Limits{})
+	r.guest("d", func(full string) error { return os.Mkdir(full, 0o755) })
+	r.guestRemove("d")
+	r.check(os.Mkdir(filepath.Join(r.work, "d"), 0o755))
+	report := r.undoer(1).Undo(nil)
+	if len(r.files()) != 1 || len(report.Kept) != 1 {
+		t.Errorf("%q, %+v", r.files(), report)
+	}
 }

@@ -19,6 +19,9 @@ import (
 // does not know of the rest.
 const maxPaths = 1 << 20
 
+// guestsPart of the room is for the guest's own work of earlier checkpoints.
+const guestsPart = 4
+
 // Writer records a guest's changes. Its methods are safe for concurrent use; a nil Writer keeps nothing.
 type Writer struct {
 	dir    string
@@ -38,6 +41,7 @@ type Writer struct {
 	data   int             // contents of this checkpoint
 	used   int64           // bytes of all checkpoints
 	mine   int64           // bytes of this one
+	guests int64           // of these, of what is the guest's own
 	full   bool            // told that maxPaths is reached
 	broken bool            // told that the log cannot be written
 }
@@ -131,7 +135,7 @@ func (w *Writer) Checkpoint(label string) (int, error) {
 	}
 	w.id, w.file, w.size, w.shrink, w.torn, w.data = id, file, 0, worthShrinking, false, 0
 	w.seen, w.meta, w.full, w.broken = map[string]seen{}, map[string]bool{}, false, false
-	w.used, w.mine = w.count(), 0
+	w.used, w.mine, w.guests = w.count(), 0, 0
 	w.makeRoom(0)
 	return id, nil
 }
@@ -178,6 +182,41 @@ func (s Source) open() (*os.File, error) {
 		fd, err = unix.Openat(s.FD, s.Name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 		return err
 	})
+	if errors.Is(err, unix.EACCES) {
+		return s.openClosed()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "old"), nil
+}
+
+// openClosed opens a file whose owner may not read it: the guest can set that mode, and remove the file then.
+func (s Source) openClosed() (*os.File, error) {
+	if s.Name != "" {
+		fd, err := unix.Openat(s.FD, s.Name, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(fd)
+		return Source{FD: fd}.openClosed()
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(s.FD, &st); err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, unix.EACCES
+	}
+	link, mode := "/proc/self/fd/"+strconv.Itoa(s.FD), st.Mode&0o7777
+	if err := unix.Chmod(link, mode|0o400); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Open(link, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if back := unix.Chmod(link, mode); back != nil && err == nil {
+		unix.Close(fd)
+		err = back
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +273,7 @@ func (w *Writer) before(at Place, src Source) {
 	}
 	r := record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: now, Guest: ok && own.same(now)}
 	if now.Kind == File {
-		r.Data, r.Lost = w.keep(src, now.Size)
+		r.Data, r.Lost = w.keep(src, now.Size, r.Guest)
 		if r.Lost != "" {
 			w.log.Warn("an old version was not kept", "path", at.Path, "why", r.Lost)
 		}
@@ -277,7 +316,13 @@ func (w *Writer) append(r record) {
 }
 
 // keep copies a content, by reflink where the file system has it. why says what kept it from that.
-func (w *Writer) keep(src Source, size int64) (data, why string) {
+//
+// What the guest itself made has a part of the room only: with large files of its own, changed again after a
+// checkpoint, it could take all of it, and destroy what is the user's after that.
+func (w *Writer) keep(src Source, size int64, guests bool) (data, why string) {
+	if guests && !w.undo && w.guests+size > w.limits.Total/guestsPart {
+		return "", "it is the guest's own, which has no more room in the journal"
+	}
 	if size > w.limits.File {
 		return "", fmt.Sprintf("%d bytes, more than %d", size, w.limits.File)
 	}
@@ -309,6 +354,9 @@ func (w *Writer) keep(src Source, size int64) (data, why string) {
 	}
 	w.data++
 	w.used, w.mine = w.used+size, w.mine+size
+	if guests {
+		w.guests += size
+	}
 	return data, ""
 }
 
