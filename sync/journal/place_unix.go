@@ -104,7 +104,7 @@ func look(dir int, name string) (State, error) {
 	if err := retry(func() error { return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
 		return State{}, err
 	}
-	s := State{Kind: Other, Mode: uint32(st.Mode) & 0o777, Size: st.Size, MTime: mtime(&st), Ino: st.Ino, links: uint64(st.Nlink)}
+	s := State{Kind: Other, Mode: uint32(st.Mode) & 0o7777, Size: st.Size, MTime: mtime(&st), Ino: st.Ino, links: uint64(st.Nlink)}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		s.Kind = File
@@ -214,17 +214,22 @@ func (u *Undoer) makeFolder(dir int, name, p string, want *version) error {
 	if errors.Is(err, unix.EEXIST) {
 		return errTouched
 	}
-	if err == nil {
-		err = u.give(dir, name)
+	if err != nil {
+		return err
 	}
-	u.opened = append(u.opened, folderMode{p, want.Mode & 0o777})
-	return err
+	u.give(dir, name)
+	u.opened = append(u.opened, folderMode{p, want.Mode & folderBits})
+	return nil
 }
 
 // stage makes a file or link of a version at a name that is new.
 func (u *Undoer) stage(dir int, name string, want *version) error {
 	if want.Kind == Link {
-		return errors.Join(unix.Symlinkat(string(want.Target), dir, name), u.give(dir, name))
+		err := unix.Symlinkat(string(want.Target), dir, name)
+		if err == nil {
+			u.give(dir, name)
+		}
+		return err
 	}
 	in, err := u.History.open(want)
 	if err != nil {
@@ -240,8 +245,10 @@ func (u *Undoer) stage(dir int, name string, want *version) error {
 	if err == nil && n < want.Size {
 		err = fmt.Errorf("only %d of %d bytes were kept", n, want.Size)
 	}
-	err = errors.Join(plainError(err), u.give(dir, name), unix.Fchmod(fd, want.Mode&0o777), setMTime(dir, name, want.MTime), plainError(out.Sync()))
-	return errors.Join(err, out.Close())
+	u.give(dir, name)
+	err = errors.Join(plainError(err), unix.Fchmod(fd, want.Mode&0o777))
+	setMTime(dir, name, want.MTime)
+	return errors.Join(err, plainError(out.Sync()), out.Close())
 }
 
 // plainError is an error without the staged file's name.
@@ -253,21 +260,20 @@ func plainError(err error) error {
 	return err
 }
 
-// give makes what root made the folder's owner's.
-func (u *Undoer) give(dir int, name string) error {
+// give makes what root made the folder's owner's, where it may: else it is root's, which is better than nothing.
+func (u *Undoer) give(dir int, name string) {
 	if os.Geteuid() != 0 {
-		return nil
+		return
 	}
 	top, err := openFolder(u.Root, ".")
 	if err != nil {
-		return err
+		return
 	}
 	defer top.Close()
 	var st unix.Stat_t
-	if err := unix.Fstat(int(top.Fd()), &st); err != nil || st.Uid == 0 {
-		return err
+	if unix.Fstat(int(top.Fd()), &st) == nil && st.Uid != 0 {
+		unix.Fchownat(dir, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW) //nolint:errcheck // see above
 	}
-	return unix.Fchownat(dir, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // place puts what is staged where now stands.
@@ -323,14 +329,15 @@ func (u *Undoer) overwrite(dir int, name string, want *version, now State) error
 	if err == nil {
 		err = out.Truncate(n)
 	}
-	return errors.Join(plainError(err), unix.Fchmod(int(out.Fd()), want.Mode&0o777), setMTime(dir, name, want.MTime), plainError(out.Sync()))
+	err = errors.Join(plainError(err), unix.Fchmod(int(out.Fd()), want.Mode&0o777))
+	setMTime(dir, name, want.MTime)
+	return errors.Join(err, plainError(out.Sync()))
 }
 
-// setMTime sets a file's time, at the end of what the system takes if it must. Its failure is none.
-func setMTime(dir int, name string, at int64) error {
+// setMTime sets a file's time, if the file system takes it: the content counts.
+func setMTime(dir int, name string, at int64) {
 	t := unix.NsecToTimespec(at)
-	unix.UtimesNanoAt(dir, name, []unix.Timespec{t, t}, unix.AT_SYMLINK_NOFOLLOW) //nolint:errcheck // the content counts
-	return nil
+	unix.UtimesNanoAt(dir, name, []unix.Timespec{t, t}, unix.AT_SYMLINK_NOFOLLOW) //nolint:errcheck // see above
 }
 
 func retry(f func() error) error {

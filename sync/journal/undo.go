@@ -408,33 +408,51 @@ func (u *Undoer) restoreMode(p string, e *entry, was *State, now State) {
 	if was == nil || was.Kind != now.Kind || now.Kind == Link || now.Kind == Other {
 		return
 	}
-	mode, isNow := was.Mode&0o777, now.Mode&0o777
 	guests := e.left
 	if e.last == nil {
 		guests = e.metaLeft
 	}
-	if now.Kind == Dir && (mode&0o700 != 0o700 || isNow&0o700 != 0o700) { // open it for what is to be put back in it
-		final := isNow
-		if mode != isNow && (guests == nil || guests.Mode&0o777 == isNow || isNow == mode|0o700) {
-			final = mode
-			u.report.Restored = append(u.report.Restored, p)
-		}
+	mode, isNow := was.Mode&0o777, now.Mode&0o777
+	ours := now.Kind == Dir && isNow == mode|0o700 // an undo that died
+	users := guests != nil && guests.Kind == now.Kind && guests.Mode&0o777 != isNow && !ours
+	back := mode != isNow && !users
+	switch {
+	case now.Kind == Dir && (isNow&0o700 != 0o700 || back && mode&0o700 != 0o700):
+		u.openFolder(p, was, now, back)
+	case back:
 		u.keep(p)
-		if err := chmod(u.Root, p, Dir, isNow|0o700); err == nil {
-			u.opened = append(u.opened, folderMode{p, final})
+		if err := chmod(u.Root, p, now.Kind, bitsOf(was)); err != nil {
+			u.missing(p, err)
+			return
 		}
-		return
+		u.after(p)
+		u.report.Restored = append(u.report.Restored, p)
 	}
-	if mode == isNow || guests != nil && guests.Kind == now.Kind && guests.Mode&0o777 != isNow {
-		return
+}
+
+// openFolder opens a folder for what is to be put back in it. Its mode is set at the end.
+func (u *Undoer) openFolder(p string, was *State, now State, back bool) {
+	final := bitsOf(&now)
+	if back {
+		final = bitsOf(was)
+		u.report.Restored = append(u.report.Restored, p)
 	}
 	u.keep(p)
-	if err := chmod(u.Root, p, now.Kind, mode); err != nil {
+	if err := chmod(u.Root, p, Dir, bitsOf(&now)|0o700); err != nil {
 		u.missing(p, err)
 		return
 	}
-	u.after(p)
-	u.report.Restored = append(u.report.Restored, p)
+	u.opened = append(u.opened, folderMode{p, final})
+}
+
+// folderBits of a mode are put back for a folder: also those that are dangerous for a file alone.
+const folderBits = 0o3777
+
+func bitsOf(s *State) uint32 {
+	if s.Kind == Dir {
+		return s.Mode & folderBits
+	}
+	return s.Mode & 0o777
 }
 
 // clearDebris removes what an undo that was killed left in a folder: copies of what is kept, and what the
