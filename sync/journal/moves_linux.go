@@ -12,20 +12,24 @@ import (
 const maxTree = 100_000
 
 // BeforeMove records a folder that is about to be moved, with all that is in it, and that nothing stood at
-// its new place. The folder must still be where it was.
-func (w *Writer) BeforeMove(from, to Place, src Source) {
+// its new place. The folder must still be where it was. For an error see Before.
+func (w *Writer) BeforeMove(from, to Place, src Source) (err error) {
 	w.walk(from, to, src, func(from, to Place, src Source, _ State) {
-		w.before(from, src)
+		if err != nil {
+			return
+		}
+		err = w.before(from, src)
 		if _, known := w.seen[to.key()]; !known {
-			w.remember(to.key(), record{Op: opOld, Export: to.Export, Path: []byte(to.Path), State: State{Kind: None}})
+			w.remember(to.key(), record{Op: opOld, Export: to.Export, Path: []byte(to.Path), State: State{Kind: None}}) //nolint:errcheck // see before
 		}
 	})
+	return err
 }
 
 // AfterMove notes that a folder was moved; src is its new place.
 func (w *Writer) AfterMove(from, to Place, src Source) {
 	w.walk(from, to, src, func(from, to Place, src Source, now State) {
-		w.append(record{Op: opLeft, Export: from.Export, Path: []byte(from.Path), State: State{Kind: None}})
+		w.note(record{Op: opLeft, Export: from.Export, Path: []byte(from.Path), State: State{Kind: None}})
 		w.noteLeft(to, src, now)
 	})
 }
@@ -34,7 +38,7 @@ func (w *Writer) AfterMove(from, to Place, src Source) {
 // there now.
 func (w *Writer) AfterExchange(at, to Place, a, b Source) {
 	gone := func(_, was Place, _ Source, _ State) {
-		w.append(record{Op: opLeft, Export: was.Export, Path: []byte(was.Path), State: State{Kind: None}})
+		w.note(record{Op: opLeft, Export: was.Export, Path: []byte(was.Path), State: State{Kind: None}})
 	}
 	left := func(is, _ Place, src Source, now State) { w.noteLeft(is, src, now) }
 	for _, f := range []func(from, to Place, src Source, now State){gone, left} {
@@ -83,30 +87,30 @@ func (w *Writer) walkOne(from, to Place, src Source, left *int, f func(from, to 
 }
 
 // BeforeMeta records mode and times of what the guest is about to change those of. What the user made of the
-// guest's work is kept whole: by its times it would be taken for the guest's afterwards. own is for AfterMeta.
-func (w *Writer) BeforeMeta(at Place, src Source) (own bool) {
+// guest's work is kept whole: by its times it would be taken for the guest's afterwards. own is for AfterMeta; for an
+// error see Before.
+func (w *Writer) BeforeMeta(at Place, src Source) (own bool, err error) {
 	if w == nil {
-		return false
+		return false, nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	st, err := src.stat()
 	if err != nil {
-		return false
+		return false, nil //nolint:nilerr // then there is nothing to be changed
 	}
 	key, now := at.key(), stateOf(&st, src)
 	_, known := w.seen[key]
 	l, ok := w.left[fileID{st.Dev, st.Ino}]
 	own = ok && l.same(now)
 	if known && !own && now.Kind != Dir || ok && !own {
-		w.before(at, src)
-		return true
+		return true, w.before(at, src)
 	}
 	if !known && !w.meta[key] && len(w.meta) < maxPaths {
 		w.meta[key] = true
-		w.append(record{Op: opMeta, Export: at.Export, Path: []byte(at.Path), State: now})
+		w.note(record{Op: opMeta, Export: at.Export, Path: []byte(at.Path), State: now})
 	}
-	return own || known
+	return own || known, nil
 }
 
 // AfterMeta notes what the guest left of mode and times.
@@ -121,6 +125,6 @@ func (w *Writer) AfterMeta(at Place, src Source, own bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if st, err := src.stat(); err == nil {
-		w.append(record{Op: opMetaLeft, Export: at.Export, Path: []byte(at.Path), State: stateOf(&st, src)})
+		w.note(record{Op: opMetaLeft, Export: at.Export, Path: []byte(at.Path), State: stateOf(&st, src)})
 	}
 }

@@ -66,7 +66,8 @@ type folderMode struct {
 
 // Keeper is a [Writer] as an undo needs it.
 type Keeper interface {
-	KeepBefore(root *os.Root, path string)
+	// KeepBefore says by an error that the change may not be made: what stands there cannot be kept.
+	KeepBefore(root *os.Root, path string) error
 	KeepAfter(root *os.Root, path string)
 }
 
@@ -85,10 +86,14 @@ type Recording struct {
 	io.Closer
 }
 
-func (u *Undoer) keep(p string) {
-	if u.Keeper != nil {
-		u.Keeper.KeepBefore(u.Root, p)
+func (u *Undoer) keep(p string) error {
+	if u.Keeper == nil {
+		return nil
 	}
+	if err := u.Keeper.KeepBefore(u.Root, p); err != nil {
+		return fmt.Errorf("what stands there cannot be kept: %w", err)
+	}
+	return nil
 }
 
 func (u *Undoer) after(p string) {
@@ -205,8 +210,11 @@ func (u *Undoer) remove(p string) {
 		u.report.Kept = append(u.report.Kept, p)
 		return
 	}
-	u.keep(p)
-	switch err := u.take(p, now); {
+	err = u.keep(p)
+	if err == nil {
+		err = u.take(p, now)
+	}
+	switch {
 	case errors.Is(err, errTouched), err != nil && now.Kind == Dir: // something of the user's is in it
 		u.report.Kept = append(u.report.Kept, p)
 	case err != nil:
@@ -265,8 +273,10 @@ func (u *Undoer) beside(p string, want *version) error {
 			return err
 		}
 		if now.Kind == None {
-			u.keep(to)
-			if err = u.write(to, want, now); errors.Is(err, errTouched) {
+			if err = u.keep(to); err == nil {
+				err = u.write(to, want, now)
+			}
+			if errors.Is(err, errTouched) {
 				continue
 			}
 			u.after(to)
@@ -292,8 +302,10 @@ func (u *Undoer) put(p string, want *version, now State) {
 	if now.Kind == Dir {
 		u.empty(p)
 	}
-	u.keep(p)
-	err := u.parents(p)
+	err := u.keep(p)
+	if err == nil {
+		err = u.parents(p)
+	}
 	if err == nil && (now.Kind == Dir || want.Kind == Dir && now.Kind != None) {
 		if err = u.take(p, now); err == nil {
 			now = State{Kind: None}
@@ -394,8 +406,7 @@ func (u *Undoer) parents(p string) error {
 		if e := u.History.entries[dir]; e != nil && e.last != nil && e.last.Kind == Dir {
 			was = e.last
 		}
-		u.keep(dir)
-		if err := u.write(dir, was, now); err != nil {
+		if err := errors.Join(u.keep(dir), u.write(dir, was, now)); err != nil {
 			return err
 		}
 		u.after(dir)
@@ -420,8 +431,7 @@ func (u *Undoer) restoreMode(p string, e *entry, was *State, now State) {
 	case now.Kind == Dir && (isNow&0o700 != 0o700 || back && mode&0o700 != 0o700):
 		u.openFolder(p, was, now, back)
 	case back:
-		u.keep(p)
-		if err := chmod(u.Root, p, now.Kind, bitsOf(was)); err != nil {
+		if err := errors.Join(u.keep(p), chmod(u.Root, p, now.Kind, bitsOf(was))); err != nil {
 			u.missing(p, err)
 			return
 		}
@@ -437,8 +447,7 @@ func (u *Undoer) openFolder(p string, was *State, now State, back bool) {
 		final = bitsOf(was)
 		u.report.Restored = append(u.report.Restored, p)
 	}
-	u.keep(p)
-	if err := chmod(u.Root, p, Dir, bitsOf(&now)|0o700); err != nil {
+	if err := errors.Join(u.keep(p), chmod(u.Root, p, Dir, bitsOf(&now)|0o700)); err != nil {
 		u.missing(p, err)
 		return
 	}

@@ -36,6 +36,7 @@ type Writer struct {
 	shrink int64           // the size from which on it is worth to be written anew
 	torn   bool            // behind them may be what a full disk took of one
 	seen   map[string]seen // by place: recorded since the checkpoint, as what
+	users  int             // of these, what was the user's: the guest's own names take no room from it
 	meta   map[string]bool // by place: only mode and times were recorded
 	left   map[fileID]left // what the guest left, by inode
 	data   int             // contents of this checkpoint
@@ -44,6 +45,8 @@ type Writer struct {
 	guests int64           // of these, of what is the guest's own
 	full   bool            // told that maxPaths is reached
 	broken bool            // told that the log cannot be written
+	// refused: told that there is no room to keep what the guest is about to change
+	refused bool
 }
 
 // logWriter is a file that is appended to.
@@ -134,8 +137,8 @@ func (w *Writer) Checkpoint(label string) (int, error) {
 		w.file.Close()
 	}
 	w.id, w.file, w.size, w.shrink, w.torn, w.data = id, file, 0, worthShrinking, false, 0
-	w.seen, w.meta, w.full, w.broken = map[string]seen{}, map[string]bool{}, false, false
-	w.used, w.mine, w.guests = w.count(), 0, 0
+	w.seen, w.meta, w.full, w.broken, w.refused = map[string]seen{}, map[string]bool{}, false, false, false
+	w.used, w.mine, w.guests, w.users = w.count(), 0, 0, 0
 	w.makeRoom(0)
 	return id, nil
 }
@@ -152,148 +155,95 @@ func (w *Writer) count() int64 {
 	return sum
 }
 
-// Source is a file to look at: a name in a folder, or a descriptor (Name empty).
-type Source struct {
-	FD   int // of the folder, or of the file itself; may be O_PATH
-	Name string
-}
-
-func (s Source) stat() (unix.Stat_t, error) {
-	var st unix.Stat_t
-	err := retry(func() error { return unix.Fstatat(s.FD, s.Name, &st, unix.AT_SYMLINK_NOFOLLOW|emptyPath(s.Name)) })
-	return st, err
-}
-
-func emptyPath(name string) int {
-	if name == "" {
-		return unix.AT_EMPTY_PATH
-	}
-	return 0
-}
-
-// open opens a regular file for reading.
-func (s Source) open() (*os.File, error) {
-	var fd int
-	err := retry(func() (err error) {
-		if s.Name == "" {
-			fd, err = unix.Open("/proc/self/fd/"+strconv.Itoa(s.FD), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-			return err
-		}
-		fd, err = unix.Openat(s.FD, s.Name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-		return err
-	})
-	if errors.Is(err, unix.EACCES) {
-		return s.openClosed()
-	}
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "old"), nil
-}
-
-// openClosed opens a file whose owner may not read it: the guest can set that mode, and remove the file then.
-func (s Source) openClosed() (*os.File, error) {
-	if s.Name != "" {
-		fd, err := unix.Openat(s.FD, s.Name, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-		if err != nil {
-			return nil, err
-		}
-		defer unix.Close(fd)
-		return Source{FD: fd}.openClosed()
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(s.FD, &st); err != nil {
-		return nil, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, unix.EACCES
-	}
-	link, mode := "/proc/self/fd/"+strconv.Itoa(s.FD), st.Mode&0o7777
-	if err := unix.Chmod(link, mode|0o400); err != nil {
-		return nil, err
-	}
-	fd, err := unix.Open(link, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if back := unix.Chmod(link, mode); back != nil && err == nil {
-		unix.Close(fd)
-		err = back
-	}
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "old"), nil
-}
-
-func (s Source) target() []byte {
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(s.FD, s.Name, buf)
-	if err != nil {
-		return nil
-	}
-	return buf[:n]
-}
-
-func stateOf(st *unix.Stat_t, s Source) State {
-	out := State{Kind: Other, Mode: st.Mode & 0o7777, Size: st.Size, MTime: st.Mtim.Nano(), Ino: st.Ino}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		out.Kind = File
-	case unix.S_IFDIR:
-		out.Kind, out.Size = Dir, 0
-	case unix.S_IFLNK:
-		out.Kind, out.Target = Link, s.target()
-	}
-	return out
-}
-
 // Before records what stands at a place that the guest is about to change, remove or replace, unless it is
-// known or the guest's own. It must return before the change is made.
-func (w *Writer) Before(at Place, src Source) {
+// known or the guest's own. It must return before the change is made, which must not be made after an error: there
+// is no room for what is the user's. (What is larger than the limits is not kept and no error.)
+func (w *Writer) Before(at Place, src Source) error {
 	if w == nil {
-		return
+		return nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.before(at, src)
+	return w.before(at, src)
 }
 
-func (w *Writer) before(at Place, src Source) {
+func (w *Writer) before(at Place, src Source) error {
 	st, err := src.stat()
 	key := at.key()
 	was, known := w.seen[key]
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) && !known {
-			w.remember(key, record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}})
+			w.remember(key, record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}}) //nolint:errcheck // it was said, nothing is lost
 		}
-		return
+		return nil
 	}
 	now := stateOf(&st, src)
 	own, ok := w.left[fileID{st.Dev, st.Ino}]
 	if known && (now.Kind == Dir || ok && own.same(now) || was.is(now)) {
-		return // the guest's own work since the checkpoint, or what was recorded when nothing came of it
+		return nil // the guest's own work since the checkpoint, or what was recorded when nothing came of it
 	}
 	r := record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: now, Guest: ok && own.same(now)}
 	if now.Kind == File {
-		r.Data, r.Lost = w.keep(src, now.Size, r.Guest)
-		if r.Lost != "" {
+		var err error
+		if r.Data, err = w.keep(src, now.Size, r.Guest); err != nil {
+			if noRoom(err) && !r.Guest {
+				return w.refuse(err)
+			}
+			r.Lost = plain(err)
 			w.log.Warn("an old version was not kept", "path", at.Path, "why", r.Lost)
 		}
 	}
-	w.remember(key, r)
+	if err := w.remember(key, r); noRoom(err) && !r.Guest {
+		if !known {
+			delete(w.seen, key)
+			w.users--
+		}
+		return w.refuse(err)
+	}
+	return nil
 }
 
-func (w *Writer) remember(key string, r record) {
-	if len(w.seen) >= maxPaths {
+// note writes down what was done already: without it undo takes it for the user's.
+func (w *Writer) note(r record) {
+	w.append(r) //nolint:errcheck // append says so, once
+}
+
+// noRoom tells of an error that a guest can bring about, and that may be gone a moment later.
+func noRoom(err error) bool {
+	for _, is := range []error{unix.ENOSPC, unix.EDQUOT, unix.EMFILE, unix.ENFILE} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return false
+}
+
+// refuse says, once, why the guest may not change what is the user's.
+func (w *Writer) refuse(err error) error {
+	if !w.refused {
+		w.refused = true
+		w.log.Error("there is no room to keep old versions: the guest may not change or remove what it did not make", "error", err)
+	}
+	return unix.ENOSPC
+}
+
+func (w *Writer) remember(key string, r record) error {
+	users := r.Kind != None && !r.Guest
+	if count := len(w.seen) - w.users; users && w.users >= maxPaths || !users && count >= maxPaths {
 		if !w.full {
 			w.full = true
 			w.log.Warn("the journal is full, later changes are not in it: make a checkpoint", "paths", maxPaths)
 		}
-		return
+		return nil
+	}
+	if _, known := w.seen[key]; !known && users {
+		w.users++
 	}
 	w.seen[key] = seenOf(r.State)
-	w.append(r)
+	return w.append(r)
 }
 
-func (w *Writer) append(r record) {
+func (w *Writer) append(r record) error {
 	line, err := json.Marshal(r)
 	if err == nil && w.torn {
 		err = w.file.Truncate(w.size)
@@ -306,39 +256,42 @@ func (w *Writer) append(r record) {
 		w.size += int64(len(line)) + 1
 	}
 	if err == nil && w.size > w.shrink {
-		err = w.compact()
-		w.shrink = max(worthShrinking, 2*w.size)
+		w.shrink = 2 * w.size
+		if err := w.compact(); err == nil {
+			w.shrink = max(worthShrinking, 2*w.size)
+		}
 	}
 	if err != nil && !w.broken {
 		w.broken = true
 		w.log.Error("the journal cannot be written: changes cannot be taken back", "error", err)
 	}
+	return err
 }
 
-// keep copies a content, by reflink where the file system has it. why says what kept it from that.
+// keep copies a content, by reflink where the file system has it.
 //
 // What the guest itself made has a part of the room only: with large files of its own, changed again after a
 // checkpoint, it could take all of it, and destroy what is the user's after that.
-func (w *Writer) keep(src Source, size int64, guests bool) (data, why string) {
+func (w *Writer) keep(src Source, size int64, guests bool) (data string, err error) {
 	if guests && !w.undo && w.guests+size > w.limits.Total/guestsPart {
-		return "", "it is the guest's own, which has no more room in the journal"
+		return "", errors.New("it is the guest's own, which has no more room in the journal")
 	}
 	if size > w.limits.File {
-		return "", fmt.Sprintf("%d bytes, more than %d", size, w.limits.File)
+		return "", fmt.Errorf("%d bytes, more than %d", size, w.limits.File)
 	}
 	if !w.makeRoom(size) {
-		return "", fmt.Sprintf("the journal has %d bytes already", w.used)
+		return "", fmt.Errorf("the journal has %d bytes already", w.used)
 	}
 	in, err := src.open()
 	if err != nil {
-		return "", plain(err)
+		return "", err
 	}
 	defer in.Close()
 	data = strconv.Itoa(w.data)
 	path := filepath.Join(w.dir, name(w.id), dataDir, data)
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return "", plain(err)
+		return "", err
 	}
 	defer out.Close()
 	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) != nil {
@@ -348,7 +301,7 @@ func (w *Writer) keep(src Source, size int64, guests bool) (data, why string) {
 		}
 		if err != nil {
 			os.Remove(path) //nolint:errcheck // it is not named by any record
-			return "", plain(err)
+			return "", err
 		}
 		size = n
 	}
@@ -357,7 +310,7 @@ func (w *Writer) keep(src Source, size int64, guests bool) (data, why string) {
 	if guests {
 		w.guests += size
 	}
-	return data, ""
+	return data, nil
 }
 
 // plain is an error without the path, which is that of a descriptor.
@@ -400,7 +353,7 @@ func (w *Writer) noteLeft(at Place, src Source, now State) {
 		}
 		w.left[fileID{st.Dev, st.Ino}] = l
 	}
-	w.append(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: now})
+	w.note(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: now})
 }
 
 // After notes what the guest left at a place: it is told from what the host's user does there later.
@@ -413,7 +366,7 @@ func (w *Writer) After(at Place, src Source) {
 	st, err := src.stat()
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) {
-			w.append(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}})
+			w.note(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}})
 		}
 		return
 	}
@@ -460,8 +413,12 @@ type keeper struct {
 // Keeper gives the writer to an undo of an export.
 func (w *Writer) Keeper(export string) Keeper { return keeper{w, export} }
 
-func (k keeper) KeepBefore(root *os.Root, path string) { k.look(root, path, k.w.Before) }
-func (k keeper) KeepAfter(root *os.Root, path string)  { k.look(root, path, k.w.After) }
+func (k keeper) KeepAfter(root *os.Root, path string) { k.look(root, path, k.w.After) }
+
+func (k keeper) KeepBefore(root *os.Root, path string) (err error) {
+	k.look(root, path, func(at Place, src Source) { err = k.w.Before(at, src) })
+	return err
+}
 
 // look opens the folder of a path, below the root, for f. Where that fails nothing is there to be kept.
 func (k keeper) look(root *os.Root, path string, f func(Place, Source)) {

@@ -84,8 +84,16 @@ func (l local) Stage(ctx context.Context, clone string) (target, error) {
 func (l local) Drop(_ context.Context, name string) { l.Root.Drop(name) }
 
 func (l local) Apply(ctx context.Context, steps []disk.Step) ([]error, error) {
-	l.kept.before(steps)
-	results := l.ApplyAll(ctx, steps)
+	todo, results := l.kept.before(steps)
+	done := l.ApplyAll(ctx, todo)
+	for i, next := 0, 0; i < len(steps); i++ {
+		if results[i] == nil {
+			results[i] = done[next]
+			next++
+		} else if s := steps[i]; s.Staged != "" {
+			l.Root.Drop(s.Staged)
+		}
+	}
 	l.kept.after(steps, results)
 	return results, l.Check()
 }

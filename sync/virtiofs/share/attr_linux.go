@@ -87,7 +87,10 @@ func (t *Tree) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 	}
 	if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
 		if e := t.fileOf(n.export, n.fd); e.ok {
-			own := t.opts.Journal.BeforeMeta(e.at, e.src)
+			own, err := t.opts.Journal.BeforeMeta(e.at, e.src)
+			if err != nil {
+				return status(err)
+			}
 			defer func() { t.opts.Journal.AfterMeta(e.at, e.src, own) }()
 		}
 	}
@@ -150,7 +153,9 @@ func (t *Tree) setSize(n *node, in *fuse.SetAttrIn) error {
 		return unix.EINVAL
 	}
 	e := t.fileOf(n.export, n.fd)
-	t.before(e)
+	if err := t.before(e); err != nil {
+		return err
+	}
 	defer t.after(e)
 	if in.Valid&fuse.FATTR_FH != 0 {
 		if h := t.handle(in.Fh); h != nil {

@@ -55,10 +55,12 @@ func (t *Tree) fileOf(e *export, fd int) entry {
 	return entry{t.at(e, parts), journal.Source{FD: fd}, err == nil && len(parts) > 0}
 }
 
-func (t *Tree) before(e entry) {
-	if e.ok {
-		t.opts.Journal.Before(e.at, e.src)
+// before is the journal's look before a change, which an error forbids: see [journal.Writer.Before].
+func (t *Tree) before(e entry) error {
+	if !e.ok {
+		return nil
 	}
+	return t.opts.Journal.Before(e.at, e.src)
 }
 
 func (t *Tree) after(e entry) {
@@ -91,7 +93,9 @@ func (t *Tree) changed(h *handle, f func() error) error {
 		if !e.ok {
 			return f() // it has no name any more
 		}
-		t.before(e)
+		if err := t.before(e); err != nil {
+			return err
+		}
 		t.recent.add(e.at.Export+"\x00"+e.at.Path, now)
 		h.noted.Store(now.UnixNano())
 	}
@@ -116,17 +120,18 @@ func (t *Tree) settle(h *handle) {
 }
 
 // beforeRename records both places of a rename.
-func (t *Tree) beforeRename(from *node, old string, to *node, name string) {
+func (t *Tree) beforeRename(from *node, old string, to *node, name string) error {
 	source, target := t.entryOf(from, old), t.entryOf(to, name)
 	if !source.ok || !target.ok {
-		return
+		return nil
 	}
-	t.before(target)
+	if err := t.before(target); err != nil {
+		return err
+	}
 	if kind, err := kindOf(from.fd, old); err == nil && kind == unix.S_IFDIR {
-		t.opts.Journal.BeforeMove(source.at, target.at, source.src)
-		return
+		return t.opts.Journal.BeforeMove(source.at, target.at, source.src)
 	}
-	t.before(source)
+	return t.before(source)
 }
 
 // afterRename notes what a rename left at both places.
