@@ -41,7 +41,7 @@ func (h *History) Changes(root *os.Root) ([]Change, error) {
 }
 
 func (h *History) change(root *os.Root, p string, e *entry, now State) (Change, bool) {
-	c := Change{Path: p, ByHost: !e.guests(now)}
+	c := Change{Path: p, ByHost: !h.guests(e, now)}
 	if e.first == nil {
 		c.Status, c.ByHost = "m", e.metaLeft == nil || e.metaLeft.Mode&0o777 != now.Mode&0o777
 		return c, e.meta != nil && e.meta.Kind == now.Kind && e.meta.Mode&0o777 != now.Mode&0o777

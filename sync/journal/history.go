@@ -16,6 +16,7 @@ type History struct {
 	dir     string
 	export  string
 	entries map[string]*entry
+	byInode map[uint64]State // the last that the guest left of a file
 }
 
 // entry is what is known of one path.
@@ -44,7 +45,7 @@ func Read(dir, export string, since int) (*History, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("%w: %d", ErrNone, since)
 	}
-	h := &History{dir: dir, export: export, entries: map[string]*entry{}}
+	h := &History{dir: dir, export: export, entries: map[string]*entry{}, byInode: map[uint64]State{}}
 	for _, c := range list[i:] {
 		if c.Undo && c.ID != since {
 			continue
@@ -83,6 +84,9 @@ func (h *History) add(checkpoint int, r record) {
 		}
 	case opLeft:
 		e.left = &s
+		if s.Kind == File {
+			h.byInode[s.Ino] = s
+		}
 	case opMetaLeft:
 		e.metaLeft = &s
 	}

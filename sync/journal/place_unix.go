@@ -331,6 +331,9 @@ func (u *Undoer) overwrite(dir int, name string, want *version, now State) error
 	}
 	err = errors.Join(plainError(err), unix.Fchmod(int(out.Fd()), want.Mode&0o777))
 	setMTime(dir, name, want.MTime)
+	if is, lookErr := look(dir, name); lookErr == nil {
+		u.History.byInode[is.Ino] = is // its other names have it now
+	}
 	return errors.Join(err, plainError(out.Sync()))
 }
 

@@ -170,7 +170,7 @@ func (u *Undoer) unblock(p string) {
 		if e == nil || e.last == nil || u.Skip != nil && u.Skip(dir) {
 			continue
 		}
-		if now, err := current(u.Root, dir); err != nil || now.Kind == Dir || !e.guests(now) {
+		if now, err := current(u.Root, dir); err != nil || now.Kind == Dir || !u.History.guests(e, now) {
 			continue
 		}
 		switch e.last.Kind {
@@ -185,13 +185,20 @@ func (u *Undoer) unblock(p string) {
 // open lets a folder of the guest's be emptied that the guest closed.
 func (u *Undoer) open(p string) {
 	now, err := current(u.Root, p)
-	if err == nil && now.Kind == Dir && now.Mode&0o700 != 0o700 && u.History.entries[p].guests(now) {
-		chmod(u.Root, p, Dir, now.Mode|0o700) //nolint:errcheck // then what is in it says so
+	if err == nil && now.Kind == Dir && now.Mode&0o700 != 0o700 && u.History.guests(u.History.entries[p], now) {
+		if u.keep(p) == nil {
+			chmod(u.Root, p, Dir, now.Mode|0o700) //nolint:errcheck // then what is in it says so
+		}
 	}
 }
 
 // guests tells whether what stands at a path is as the guest left it.
 func (e *entry) guests(now State) bool { return e.left != nil && e.left.same(now) }
+
+// guests is entry.guests, also for a file that the guest changed by another of its names.
+func (h *History) guests(e *entry, now State) bool {
+	return e.guests(now) || e.left != nil && e.left.Kind == File && now.Kind == File && now.links > 1 && e.left.Ino == now.Ino && h.byInode[now.Ino].same(now)
+}
 
 // made tells whether it is the guest that made what stands at the path.
 func (e *entry) made() bool { return e.last != nil && e.last.Kind == None }
@@ -206,7 +213,7 @@ func (u *Undoer) remove(p string) {
 		return
 	case now.Kind == None:
 		return
-	case !e.guests(now):
+	case !u.History.guests(e, now):
 		u.report.Kept = append(u.report.Kept, p)
 		return
 	}
@@ -240,7 +247,7 @@ func (u *Undoer) restore(p string) {
 	case want.Kind == Dir && now.Kind == Dir, want.Kind == File && now.Kind == File && u.History.equal(want, u.Root, p):
 		u.restoreMode(p, e, &want.State, now)
 	case want.Kind == Link && want.same(now):
-	case now.Kind != None && !e.guests(now):
+	case now.Kind != None && !u.History.guests(e, now):
 		u.conflict(p, want)
 	default:
 		u.put(p, want, now)

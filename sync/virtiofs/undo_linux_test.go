@@ -140,7 +140,7 @@ func someNames() *rapid.Generator[string] {
 func (k *kept) guestDoes(r *rapid.T, base, content string) string {
 	p, to := base+"/"+someNames().Draw(r, "path"), base+"/"+someNames().Draw(r, "to")
 	op := rapid.SampledFrom([]string{
-		"write", "write", "patch", "patch", "rm", "rm", "rename", "rename", "exchange", "mkdir", "link", "chmod", "chmod", "touch", "truncate", "clear",
+		"write", "write", "patch", "patch", "rm", "rm", "rename", "rename", "exchange", "mkdir", "link", "chmod", "chmod", "touch", "truncate", "clear", "hard link",
 	}).Draw(r, "guest")
 	switch op {
 	case "write":
@@ -163,6 +163,8 @@ func (k *kept) guestDoes(r *rapid.T, base, content string) string {
 		k.guestSet(p, 1<<5, 0, 0, int64(rapid.SampledFrom([]int{1, 1_000_000_000, 4_000_000_000}).Draw(r, "mtime")))
 	case "truncate":
 		k.guestSet(p, 1<<3, 0, uint64(rapid.IntRange(0, 9).Draw(r, "size")), 0)
+	case "hard link":
+		k.guestHardLink(p, to)
 	case "clear":
 		for _, below := range slices.Backward(slices.Sorted(maps.Keys(image(filepath.Join(k.dir, p))))) {
 			k.guestRemove(p + "/" + below)
@@ -410,6 +412,20 @@ func TestUndoOfExchangedFolders(t *testing.T) {
 	k.guestExchange("b", "f")
 	report, _ := k.back(t, 1)
 	if d := differences(image(k.dir), before); len(d) > 0 || len(report.Conflicts)+len(report.Kept)+len(report.Missing) > 0 {
+		t.Errorf("%q; %+v", d, report)
+	}
+}
+
+// TestUndoOfTheGuestsHardLinks: a second name that the guest gave a file of the user's is the guest's, also after the
+// guest wrote by the first one.
+func TestUndoOfTheGuestsHardLinks(t *testing.T) {
+	k := newKept(t)
+	k.write(t, filepath.Join(k.dir, "f"), "the user's")
+	before := image(k.dir)
+	k.guestHardLink("f", "g")
+	k.guestPatch("f", "GUEST")
+	report, _ := k.back(t, 1)
+	if d := differences(image(k.dir), before); len(d) > 0 {
 		t.Errorf("%q; %+v", d, report)
 	}
 }
