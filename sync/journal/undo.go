@@ -292,7 +292,10 @@ func (u *Undoer) put(p string, want *version, now State) {
 		return
 	}
 	if err := u.vet(p, want, now); err != nil {
-		u.missing(p, errors.Join(fmt.Errorf("it may not be put back: %w", err), u.beside(p, want)))
+		if fault := u.beside(p, want); fault == nil {
+			err = fmt.Errorf("%w; the version before is %q", err, u.report.Beside[p])
+		}
+		u.missing(p, fmt.Errorf("it may not be put back: %w", err))
 		return
 	}
 	if now.Kind == Dir {
