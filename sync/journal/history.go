@@ -26,6 +26,7 @@ type entry struct {
 	meta     *State   // mode and times at the checkpoint
 	left     *State   // what the guest left, nil if the journal does not say
 	metaLeft *State   // what the guest left of mode and times, where it changed those alone
+	sameLast bool     // when it changed them last, last was what stood there
 }
 
 // version is a state whose content is kept, or is not and why.
@@ -33,6 +34,7 @@ type version struct {
 	State
 	checkpoint int
 	data, lost string
+	looks      State // how it looked when it was last seen: the guest may have changed mode and times
 }
 
 // Read gives the history of an export since a checkpoint, which is included; ErrNone if there is no such.
@@ -77,8 +79,9 @@ func (h *History) add(checkpoint int, r record) {
 	s := r.State
 	switch r.Op {
 	case opOld:
-		e.old(&version{s, checkpoint, r.Data, r.Lost}, r.Guest)
+		e.old(&version{State: s, checkpoint: checkpoint, data: r.Data, lost: r.Lost, looks: s}, r.Guest)
 	case opMeta:
+		e.sameLast = e.last != nil && e.last.looks.same(s)
 		if e.meta == nil && e.first == nil {
 			e.meta = &s
 		}
@@ -89,6 +92,9 @@ func (h *History) add(checkpoint int, r record) {
 		}
 	case opMetaLeft:
 		e.metaLeft = &s
+		if e.sameLast {
+			e.last.looks = s
+		}
 	}
 }
 
@@ -101,8 +107,8 @@ func (e *entry) old(v *version, guests bool) {
 		return
 	}
 	// What the guest left at an earlier checkpoint is recorded again at a later one, and so is that nothing stands
-	// there. Only what the host's user made meanwhile counts as a later version.
-	if v.Kind != None && !guests && !e.guests(v.State) {
+	// there, or the same as before. Only what the host's user made meanwhile counts as a later version.
+	if v.Kind != None && !guests && !e.guests(v.State) && !e.last.looks.same(v.State) {
 		e.last = v
 	}
 }

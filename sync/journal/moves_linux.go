@@ -106,8 +106,8 @@ func (w *Writer) BeforeMeta(at Place, src Source) (own bool, err error) {
 	if known && !own && now.Kind != Dir || ok && !own {
 		return true, w.before(at, src)
 	}
-	if !known && !w.meta[key] && len(w.meta) < maxPaths {
-		w.meta[key] = true
+	if was, ok := w.meta[key]; !known && (!ok || !was.is(now)) && len(w.meta) < maxPaths {
+		w.meta[key] = seenOf(now)
 		w.note(record{Op: opMeta, Export: at.Export, Path: []byte(at.Path), State: now})
 	}
 	return own || known, nil
@@ -125,6 +125,10 @@ func (w *Writer) AfterMeta(at Place, src Source, own bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if st, err := src.stat(); err == nil {
-		w.note(record{Op: opMetaLeft, Export: at.Export, Path: []byte(at.Path), State: stateOf(&st, src)})
+		now := stateOf(&st, src)
+		if _, ok := w.meta[at.key()]; ok {
+			w.meta[at.key()] = seenOf(now)
+		}
+		w.note(record{Op: opMetaLeft, Export: at.Export, Path: []byte(at.Path), State: now})
 	}
 }

@@ -37,7 +37,7 @@ type Writer struct {
 	torn   bool            // behind them may be what a full disk took of one
 	seen   map[string]seen // by place: recorded since the checkpoint, as what
 	users  int             // of these, what was the user's: the guest's own names take no room from it
-	meta   map[string]bool // by place: only mode and times were recorded
+	meta   map[string]seen // by place: only mode and times were recorded, as they are since
 	left   map[fileID]left // what the guest left, by inode
 	data   int             // contents of this checkpoint
 	used   int64           // bytes of all checkpoints
@@ -137,7 +137,7 @@ func (w *Writer) Checkpoint(label string) (int, error) {
 		w.file.Close()
 	}
 	w.id, w.file, w.size, w.shrink, w.torn, w.data = id, file, 0, worthShrinking, false, 0
-	w.seen, w.meta, w.full, w.broken, w.refused = map[string]seen{}, map[string]bool{}, false, false, false
+	w.seen, w.meta, w.full, w.broken, w.refused = map[string]seen{}, map[string]seen{}, false, false, false
 	w.used, w.mine, w.guests, w.users = w.count(), 0, 0, 0
 	w.makeRoom(0)
 	return id, nil
