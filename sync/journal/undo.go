@@ -117,6 +117,12 @@ func (u *Undoer) Undo(paths []string) Report {
 			old = append(old, p)
 		}
 	}
+	for _, p := range made { // while their content is what it was: the first name of the file is about to get another
+		if now, err := current(u.Root, p); err == nil && now.Kind == File && now.links > 1 {
+			u.remove(p)
+		}
+	}
+	u.inOrder(old)
 	for _, p := range old {
 		u.clearDebris(path.Dir(p))
 		u.unblock(p)
@@ -141,6 +147,24 @@ func (u *Undoer) Undo(paths []string) Report {
 		slices.Sort(list)
 	}
 	return u.report
+}
+
+// inOrder has folders come first, and then the names that the guest gave other files: as long as those have the
+// content that they had.
+func (u *Undoer) inOrder(paths []string) {
+	ranks := map[string]int{}
+	for _, p := range paths {
+		want := u.History.entries[p].last
+		if want != nil && want.Kind == Dir {
+			continue
+		}
+		ranks[p] = 2
+		now, err := current(u.Root, p)
+		if err == nil && now.Kind == File && now.links > 1 && want != nil && (want.Kind != File || want.Ino != now.Ino) {
+			ranks[p] = 1
+		}
+	}
+	slices.SortStableFunc(paths, func(a, b string) int { return ranks[a] - ranks[b] })
 }
 
 func (u *Undoer) missing(p string, err error) {
@@ -203,7 +227,9 @@ func (u *Undoer) remove(p string) {
 	case now.Kind == None:
 		return
 	case !u.History.guests(e, now):
-		u.report.Kept = append(u.report.Kept, p)
+		if !slices.Contains(u.report.Kept, p) {
+			u.report.Kept = append(u.report.Kept, p)
+		}
 		return
 	}
 	err = u.keep(p)
