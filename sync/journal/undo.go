@@ -158,8 +158,11 @@ func (u *Undoer) inOrder(paths []string) {
 		if want != nil && want.Kind == Dir {
 			continue
 		}
-		ranks[p] = 2
 		now, err := current(u.Root, p)
+		if want == nil && now.Kind == Dir { // its mode alone
+			continue
+		}
+		ranks[p] = 2
 		if err == nil && now.Kind == File && now.links > 1 && want != nil && (want.Kind != File || want.Ino != now.Ino) {
 			ranks[p] = 1
 		}
