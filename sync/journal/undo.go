@@ -213,7 +213,7 @@ func (e *entry) guests(now State) bool { return e.left != nil && e.left.same(now
 
 // guests is entry.guests, also for a file that the guest changed by another of its names.
 func (h *History) guests(e *entry, now State) bool {
-	return e.guests(now) || e.left != nil && e.left.Kind == File && now.Kind == File && now.links > 1 && e.left.Ino == now.Ino && h.byInode[now.Ino].same(now)
+	return e.guests(now) || e.left != nil && e.left.Kind == File && now.Kind == File && e.left.Ino == now.Ino && h.byInode[now.Ino].same(now)
 }
 
 // made tells whether it is the guest that made what stands at the path.
