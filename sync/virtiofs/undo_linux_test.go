@@ -429,3 +429,23 @@ func TestUndoOfTheGuestsHardLinks(t *testing.T) {
 		t.Errorf("%q; %+v", d, report)
 	}
 }
+
+// TestUndoAfterANameIsGone: a file that is written to by a handle of a name that is gone is no file of another name.
+func TestUndoAfterANameIsGone(t *testing.T) {
+	k := newKept(t)
+	k.write(t, filepath.Join(k.dir, "f"), "the user's")
+	before := image(k.dir)
+	k.guestHardLink("f", "g")
+	node, err := k.node("g")
+	k.check(err)
+	h, err := k.openToWrite(node, 0)
+	k.check(err)
+	k.guestRemove("g")
+	k.check(k.writeAt(h, "GUEST", 0))
+	_, err = k.fuse(18, node, pack(h), words(0, 0), pack(0))
+	k.check(err)
+	report, _ := k.back(t, 1)
+	if d := differences(image(k.dir), before); len(d) > 0 {
+		t.Errorf("%q; %+v", d, report)
+	}
+}

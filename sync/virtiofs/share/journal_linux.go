@@ -52,7 +52,24 @@ func (t *Tree) fileOf(e *export, fd int) entry {
 		return entry{}
 	}
 	parts, err := t.place(&node{fd: fd, export: e})
+	if err == nil && len(parts) > 0 {
+		undelete(e.fd, parts, st)
+	}
 	return entry{t.at(e, parts), journal.Source{FD: fd}, err == nil && len(parts) > 0}
+}
+
+// undelete gives the name back that a file had, of which only others are left: proc(5) adds a word to it.
+func undelete(root int, parts []string, st *unix.Stat_t) {
+	last := len(parts) - 1
+	name, ok := strings.CutSuffix(parts[last], " (deleted)")
+	if !ok {
+		return
+	}
+	var is unix.Stat_t
+	err := retry(func() error { return unix.Fstatat(root, strings.Join(parts, "/"), &is, unix.AT_SYMLINK_NOFOLLOW) })
+	if err != nil || is.Ino != st.Ino || is.Dev != st.Dev {
+		parts[last] = name
+	}
 }
 
 // before is the journal's look before a change, which an error forbids: see [journal.Writer.Before].
