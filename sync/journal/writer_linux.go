@@ -32,19 +32,20 @@ type Writer struct {
 	mu     sync.Mutex
 	id     int
 	file   logWriter
-	size   int64           // of the log: the records that are whole
-	shrink int64           // the size from which on it is worth to be written anew
-	torn   bool            // behind them may be what a full disk took of one
-	seen   map[string]seen // by place: recorded since the checkpoint, as what
-	users  int             // of these, what was the user's: the guest's own names take no room from it
-	meta   map[string]seen // by place: only mode and times were recorded, as they are since
-	left   map[fileID]left // what the guest left, by inode
-	data   int             // contents of this checkpoint
-	used   int64           // bytes of all checkpoints
-	mine   int64           // bytes of this one
-	guests int64           // of these, of what is the guest's own
-	full   bool            // told that maxPaths is reached
-	broken bool            // told that the log cannot be written
+	size   int64             // of the log: the records that are whole
+	shrink int64             // the size from which on it is worth to be written anew
+	torn   bool              // behind them may be what a full disk took of one
+	seen   map[string]seen   // by place: recorded since the checkpoint, as what
+	users  int               // of these, what was the user's: the guest's own names take no room from it
+	meta   map[string]seen   // by place: only mode and times were recorded, as they are since
+	left   map[fileID]left   // what the guest left, by inode
+	names  map[fileID]record // of files with more names than one: what was recorded first
+	data   int               // contents of this checkpoint
+	used   int64             // bytes of all checkpoints
+	mine   int64             // bytes of this one
+	guests int64             // of these, of what is the guest's own
+	full   bool              // told that maxPaths is reached
+	broken bool              // told that the log cannot be written
 	// refused: told that there is no room to keep what the guest is about to change
 	refused bool
 }
@@ -137,6 +138,7 @@ func (w *Writer) Checkpoint(label string) (int, error) {
 		w.file.Close()
 	}
 	w.id, w.file, w.size, w.shrink, w.torn, w.data = id, file, 0, worthShrinking, false, 0
+	w.names = map[fileID]record{}
 	w.seen, w.meta, w.full, w.broken, w.refused = map[string]seen{}, map[string]seen{}, false, false, false
 	w.used, w.mine, w.guests, w.users = w.count(), 0, 0, 0
 	w.makeRoom(0)
@@ -183,7 +185,10 @@ func (w *Writer) before(at Place, src Source) error {
 		return nil // the guest's own work since the checkpoint, or what was recorded when nothing came of it
 	}
 	r := record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: now, Guest: ok && own.same(now)}
-	if now.Kind == File {
+	id := fileID{st.Dev, st.Ino}
+	if first, ok := w.names[id]; ok && !known && r.Guest { // by another name the guest changed it before
+		r.State, r.Data, r.Lost, r.Guest = first.State, first.Data, first.Lost, first.Guest
+	} else if now.Kind == File {
 		var err error
 		if r.Data, err = w.keep(src, now.Size, r.Guest); err != nil {
 			if noRoom(err) && !r.Guest {
@@ -192,6 +197,9 @@ func (w *Writer) before(at Place, src Source) error {
 			r.Lost = plain(err)
 			w.log.Warn("an old version was not kept", "path", at.Path, "why", r.Lost)
 		}
+	}
+	if _, ok := w.names[id]; !ok && st.Nlink > 1 && now.Kind == File && len(w.names) < maxPaths {
+		w.names[id] = r
 	}
 	if err := w.remember(key, r); noRoom(err) && !r.Guest {
 		if !known {

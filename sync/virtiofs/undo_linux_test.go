@@ -137,11 +137,11 @@ func someNames() *rapid.Generator[string] {
 }
 
 // guestDoes is one change of the guest's.
-func (k *kept) guestDoes(r *rapid.T, base, content string) string {
+func (k *kept) guestDoes(r *rapid.T, base, content string, more ...string) string {
 	p, to := base+"/"+someNames().Draw(r, "path"), base+"/"+someNames().Draw(r, "to")
-	op := rapid.SampledFrom([]string{
-		"write", "write", "patch", "patch", "rm", "rm", "rename", "rename", "exchange", "mkdir", "link", "chmod", "chmod", "touch", "truncate", "clear", "hard link",
-	}).Draw(r, "guest")
+	op := rapid.SampledFrom(append(more,
+		"write", "write", "patch", "patch", "rm", "rm", "rename", "rename", "exchange", "mkdir", "link", "chmod", "chmod", "touch", "truncate", "clear",
+	)).Draw(r, "guest")
 	switch op {
 	case "write":
 		k.guestWrite(p, content)
@@ -199,6 +199,7 @@ func (k *kept) begin(r *rapid.T, base string) {
 
 // TestUndoGivesTheCheckpointBack plays random histories of a guest alone, with checkpoints. An undo to any of them
 // gives that tree back, byte for byte, with modes, links and folders; and the undo of the undo what there was before.
+// (Hard links have tests of their own: a file is recorded by the name that the guest used.)
 func TestUndoGivesTheCheckpointBack(t *testing.T) {
 	history := 0
 	rapid.Check(t, func(r *rapid.T) {
@@ -325,7 +326,7 @@ func TestNoByteOfTheHostsIsLost(t *testing.T) {
 				case 2, 3, 4:
 					did = append(did, k.hostDoes(r, base, fmt.Sprintf("host's %s:%02d", base, n), wrote))
 				default:
-					did = append(did, k.guestDoes(r, base, fmt.Sprintf("guest's %s:%d", base, n)))
+					did = append(did, k.guestDoes(r, base, fmt.Sprintf("guest's %s:%d", base, n), "hard link"))
 				}
 			}
 			there := map[string]bool{}
