@@ -131,8 +131,13 @@ func (g *guest) connect() (*ssh.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return handshake(ctx, conn, g.config)
+}
+
+// handshake makes a connection of the stream, which it closes if that fails.
+func handshake(ctx context.Context, conn net.Conn, config *ssh.ClientConfig) (*ssh.Client, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	peer, channels, requests, err := ssh.NewClientConn(conn, "guest", g.config)
+	peer, channels, requests, err := ssh.NewClientConn(conn, "guest", config)
 	if err != nil {
 		conn.Close()
 		return nil, err

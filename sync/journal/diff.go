@@ -13,7 +13,7 @@ import (
 // Change is a path that differs from what it was at the checkpoint.
 type Change struct {
 	Path string `json:"path"`
-	// Status is A (made), D (gone), M (changed), T (of another kind) or m (mode alone).
+	// Status is A (made), D (gone), M (changed), T (of another kind), m (mode alone) or ? (it cannot be looked at).
 	Status string `json:"status"`
 	// ByHost tells that the host's user changed it after the guest did.
 	ByHost bool   `json:"by_host,omitempty"`
@@ -30,7 +30,8 @@ func (h *History) Changes(root *os.Root) ([]Change, error) {
 		e := h.entries[p]
 		now, err := current(root, p)
 		if err != nil {
-			return nil, fmt.Errorf("look at %q: %w", p, err)
+			out = append(out, Change{Path: p, Status: "?", Lost: err.Error()})
+			continue
 		}
 		if c, ok := h.change(root, p, e, now); ok {
 			out = append(out, c)
@@ -40,9 +41,9 @@ func (h *History) Changes(root *os.Root) ([]Change, error) {
 }
 
 func (h *History) change(root *os.Root, p string, e *entry, now State) (Change, bool) {
-	c := Change{Path: p, ByHost: !e.guests(now)}
+	c := Change{Path: p, ByHost: !h.guests(e, now)}
 	if e.first == nil {
-		c.Status = "m"
+		c.Status, c.ByHost = "m", e.metaLeft == nil || e.metaLeft.Mode&0o777 != now.Mode&0o777
 		return c, e.meta != nil && e.meta.Kind == now.Kind && e.meta.Mode&0o777 != now.Mode&0o777
 	}
 	c.Lost = e.first.lost
@@ -90,6 +91,7 @@ func (h *History) patch(w io.Writer, root *os.Root, c Change) error {
 	}
 	now, err := current(root, c.Path)
 	if err != nil {
+		_, err = fmt.Fprintf(w, "%q: %v\n", c.Path, err)
 		return err
 	}
 	if now.Kind == File {
@@ -141,7 +143,7 @@ func (h *History) text(v *version) ([]byte, bool) {
 }
 
 func textOf(root *os.Root, path string) ([]byte, bool) {
-	f, err := root.Open(path)
+	f, err := openFile(root, path)
 	if err != nil {
 		return nil, false
 	}

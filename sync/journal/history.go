@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,14 +16,17 @@ type History struct {
 	dir     string
 	export  string
 	entries map[string]*entry
+	byInode map[uint64]State // the last that the guest left of a file
 }
 
 // entry is what is known of one path.
 type entry struct {
-	first *version // at the checkpoint, nil if only mode and times were changed
-	last  *version // the latest that was not the guest's: what undo puts back
-	meta  *State   // mode and times at the checkpoint
-	left  *State   // what the guest left, nil if the journal does not say
+	first    *version // at the checkpoint, nil if only mode and times were changed
+	last     *version // the latest that was not the guest's: what undo puts back
+	meta     *State   // mode and times at the checkpoint
+	left     *State   // what the guest left, nil if the journal does not say
+	metaLeft *State   // what the guest left of mode and times, where it changed those alone
+	sameLast bool     // when it changed them last, last was what stood there
 }
 
 // version is a state whose content is kept, or is not and why.
@@ -32,6 +34,7 @@ type version struct {
 	State
 	checkpoint int
 	data, lost string
+	looks      State // how it looked when it was last seen: the guest may have changed mode and times
 }
 
 // Read gives the history of an export since a checkpoint, which is included; ErrNone if there is no such.
@@ -44,7 +47,7 @@ func Read(dir, export string, since int) (*History, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("%w: %d", ErrNone, since)
 	}
-	h := &History{dir: dir, export: export, entries: map[string]*entry{}}
+	h := &History{dir: dir, export: export, entries: map[string]*entry{}, byInode: map[uint64]State{}}
 	for _, c := range list[i:] {
 		if c.Undo && c.ID != since {
 			continue
@@ -61,31 +64,52 @@ func Read(dir, export string, since int) (*History, error) {
 	return h, nil
 }
 
+// maxEntries bounds the paths that a reader holds.
+const maxEntries = 8_000_000
+
 func (h *History) add(checkpoint int, r record) {
 	e := h.entries[string(r.Path)]
 	if e == nil {
+		if len(h.entries) >= maxEntries {
+			return
+		}
 		e = &entry{}
 		h.entries[string(r.Path)] = e
 	}
+	s := r.State
 	switch r.Op {
 	case opOld:
-		v := &version{r.State, checkpoint, r.Data, r.Lost}
-		if e.first == nil {
-			e.first = v
-		}
-		// A later "nothing here" is the start of a later checkpoint, not somebody's removal: only what the
-		// host's user made counts as a later version.
-		if e.last == nil || v.Kind != None {
-			e.last = v
-		}
+		e.old(&version{State: s, checkpoint: checkpoint, data: r.Data, lost: r.Lost, looks: s}, r.Guest)
 	case opMeta:
+		e.sameLast = e.last != nil && e.last.looks.same(s)
 		if e.meta == nil && e.first == nil {
-			s := r.State
 			e.meta = &s
 		}
 	case opLeft:
-		s := r.State
 		e.left = &s
+		if s.Kind == File {
+			h.byInode[s.Ino] = s
+		}
+	case opMetaLeft:
+		e.metaLeft = &s
+		if e.sameLast {
+			e.last.looks = s
+		}
+	}
+}
+
+func (e *entry) old(v *version, guests bool) {
+	if e.first == nil {
+		if e.meta != nil && e.meta.Kind == v.Kind { // the guest changed them before the content
+			v.Mode, v.MTime = e.meta.Mode, e.meta.MTime
+		}
+		e.first, e.last = v, v
+		return
+	}
+	// What the guest left at an earlier checkpoint is recorded again at a later one, and so is that nothing stands
+	// there, or the same as before. Only what the host's user made meanwhile counts as a later version.
+	if v.Kind != None && !guests && !e.guests(v.State) && !e.last.looks.same(v.State) {
+		e.last = v
 	}
 }
 
@@ -112,31 +136,6 @@ func (h *History) open(v *version) (*os.File, error) {
 	return os.Open(filepath.Join(h.dir, name(v.checkpoint), dataDir, v.data))
 }
 
-// current is what stands at a path now.
-func current(root *os.Root, path string) (State, error) {
-	info, err := root.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errNotDir):
-		return State{Kind: None}, nil
-	case err != nil:
-		return State{}, err
-	}
-	s := State{Kind: Other, Mode: uint32(info.Mode().Perm()), Size: info.Size(), MTime: info.ModTime().UnixNano(), Ino: inode(info)}
-	switch {
-	case info.Mode().IsRegular():
-		s.Kind = File
-	case info.IsDir():
-		s.Kind, s.Size = Dir, 0
-	case info.Mode()&fs.ModeSymlink != 0:
-		target, err := root.Readlink(path)
-		if err != nil {
-			return State{}, err
-		}
-		s.Kind, s.Target = Link, []byte(target)
-	}
-	return s, nil
-}
-
 // equal tells whether a kept version and a file have the same content.
 func (h *History) equal(v *version, root *os.Root, path string) bool {
 	kept, err := h.open(v)
@@ -144,7 +143,7 @@ func (h *History) equal(v *version, root *os.Root, path string) bool {
 		return false
 	}
 	defer kept.Close()
-	now, err := root.Open(path)
+	now, err := openFile(root, path)
 	if err != nil {
 		return false
 	}

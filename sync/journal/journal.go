@@ -66,6 +66,8 @@ type State struct {
 	MTime  int64  `json:"mtime,omitempty"` // nanoseconds since 1970
 	Ino    uint64 `json:"ino,omitempty"`
 	Target []byte `json:"target,omitempty"` // of a link
+
+	links uint64 // names of the file, where it was looked at just now
 }
 
 // same tells whether two states are the same file in the same version, as far as it shows.
@@ -87,6 +89,8 @@ const (
 	opOld  = "old"  // before a change: the state, with its content
 	opMeta = "meta" // before a change of mode or times alone
 	opLeft = "left" // after a change: what the guest left
+	// after a change of mode and times alone, of a file whose content is not recorded: what the guest left
+	opMetaLeft = "metaleft"
 )
 
 // record is one line of a log. Path is below the export, its components joined by slashes.
@@ -97,6 +101,8 @@ type record struct {
 	State
 	Data string `json:"data,omitempty"` // name of the kept content
 	Lost string `json:"lost,omitempty"` // why there is none
+	// Guest says of an old version that it is the guest's own, of an earlier checkpoint.
+	Guest bool `json:"guest,omitempty"`
 }
 
 // Checkpoint is one that exists.
@@ -123,8 +129,6 @@ const (
 	formatVersion = 1
 	// maxLine bounds a record that is read: a longest path, twice encoded.
 	maxLine = 64 << 10
-	// maxRecords bounds what a reader holds of a log.
-	maxRecords = 2_000_000
 )
 
 // ErrNone says that a journal has no such checkpoint.
@@ -210,7 +214,7 @@ func readLog(folder string, each func(record)) error {
 	}
 	defer f.Close()
 	in := bufio.NewReaderSize(f, maxLine)
-	for range maxRecords {
+	for {
 		line, err := in.ReadSlice('\n')
 		if errors.Is(err, io.EOF) {
 			return nil // and a line that was not finished
@@ -224,7 +228,6 @@ func readLog(folder string, each func(record)) error {
 		}
 		each(r)
 	}
-	return fmt.Errorf("read the journal: %s has more than %d records", folder, maxRecords)
 }
 
 // validPath: components and nothing else, none of which leads up.

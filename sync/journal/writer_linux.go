@@ -19,6 +19,9 @@ import (
 // does not know of the rest.
 const maxPaths = 1 << 20
 
+// guestsPart of the room is for the guest's own work of earlier checkpoints.
+const guestsPart = 4
+
 // Writer records a guest's changes. Its methods are safe for concurrent use; a nil Writer keeps nothing.
 type Writer struct {
 	dir    string
@@ -29,15 +32,22 @@ type Writer struct {
 	mu     sync.Mutex
 	id     int
 	file   logWriter
-	size   int64           // of the log: the records that are whole
-	torn   bool            // behind them may be what a full disk took of one
-	seen   map[string]Kind // by place: recorded since the checkpoint, as what
-	meta   map[string]bool // by place: only mode and times were recorded
-	left   map[fileID]left // what the guest left, by inode
-	data   int             // contents of this checkpoint
-	used   int64           // bytes of all checkpoints
-	full   bool            // told that maxPaths is reached
-	broken bool            // told that the log cannot be written
+	size   int64             // of the log: the records that are whole
+	shrink int64             // the size from which on it is worth to be written anew
+	torn   bool              // behind them may be what a full disk took of one
+	seen   map[string]seen   // by place: recorded since the checkpoint, as what
+	users  int               // of these, what was the user's: the guest's own names take no room from it
+	meta   map[string]seen   // by place: only mode and times were recorded, as they are since
+	left   map[fileID]left   // what the guest left, by inode
+	names  map[fileID]record // of files with more names than one: what was recorded first
+	data   int               // contents of this checkpoint
+	used   int64             // bytes of all checkpoints
+	mine   int64             // bytes of this one
+	guests int64             // of these, of what is the guest's own
+	full   bool              // told that maxPaths is reached
+	broken bool              // told that the log cannot be written
+	// refused: told that there is no room to keep what the guest is about to change
+	refused bool
 }
 
 // logWriter is a file that is appended to.
@@ -47,6 +57,18 @@ type logWriter interface {
 }
 
 type fileID struct{ dev, ino uint64 }
+
+// seen is what tells a recorded state from others.
+type seen struct {
+	kind  Kind
+	ino   uint64
+	size  int64
+	mtime int64
+}
+
+func (s seen) is(now State) bool { return s == seenOf(now) }
+
+func seenOf(s State) seen { return seen{s.Kind, s.Ino, s.Size, s.MTime} }
 
 // left is a file as the guest left it. Its place was recorded in that checkpoint; 0: in none that is known.
 type left struct {
@@ -115,9 +137,10 @@ func (w *Writer) Checkpoint(label string) (int, error) {
 	if w.file != nil {
 		w.file.Close()
 	}
-	w.id, w.file, w.size, w.torn, w.data = id, file, 0, false, 0
-	w.seen, w.meta, w.full, w.broken = map[string]Kind{}, map[string]bool{}, false, false
-	w.used = w.count()
+	w.id, w.file, w.size, w.shrink, w.torn, w.data = id, file, 0, worthShrinking, false, 0
+	w.names = map[fileID]record{}
+	w.seen, w.meta, w.full, w.broken, w.refused = map[string]seen{}, map[string]seen{}, false, false, false
+	w.used, w.mine, w.guests, w.users = w.count(), 0, 0, 0
 	w.makeRoom(0)
 	return id, nil
 }
@@ -134,122 +157,101 @@ func (w *Writer) count() int64 {
 	return sum
 }
 
-// Source is a file to look at: a name in a folder, or a descriptor (Name empty).
-type Source struct {
-	FD   int // of the folder, or of the file itself; may be O_PATH
-	Name string
-}
-
-func (s Source) stat() (unix.Stat_t, error) {
-	var st unix.Stat_t
-	err := retry(func() error { return unix.Fstatat(s.FD, s.Name, &st, unix.AT_SYMLINK_NOFOLLOW|emptyPath(s.Name)) })
-	return st, err
-}
-
-func emptyPath(name string) int {
-	if name == "" {
-		return unix.AT_EMPTY_PATH
-	}
-	return 0
-}
-
-func retry(f func() error) error {
-	for {
-		if err := f(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
-
-// open opens a regular file for reading.
-func (s Source) open() (*os.File, error) {
-	var fd int
-	err := retry(func() (err error) {
-		if s.Name == "" {
-			fd, err = unix.Open("/proc/self/fd/"+strconv.Itoa(s.FD), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-			return err
-		}
-		fd, err = unix.Openat(s.FD, s.Name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "old"), nil
-}
-
-func (s Source) target() []byte {
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(s.FD, s.Name, buf)
-	if err != nil {
-		return nil
-	}
-	return buf[:n]
-}
-
-func stateOf(st *unix.Stat_t, s Source) State {
-	out := State{Kind: Other, Mode: st.Mode & 0o7777, Size: st.Size, MTime: st.Mtim.Nano(), Ino: st.Ino}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		out.Kind = File
-	case unix.S_IFDIR:
-		out.Kind, out.Size = Dir, 0
-	case unix.S_IFLNK:
-		out.Kind, out.Target = Link, s.target()
-	}
-	return out
-}
-
 // Before records what stands at a place that the guest is about to change, remove or replace, unless it is
-// known or the guest's own. It must return before the change is made.
-func (w *Writer) Before(at Place, src Source) {
+// known or the guest's own. It must return before the change is made, which must not be made after an error: there
+// is no room for what is the user's. (What is larger than the limits is not kept and no error.)
+func (w *Writer) Before(at Place, src Source) error {
 	if w == nil {
-		return
+		return nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.before(at, src)
+	return w.before(at, src)
 }
 
-func (w *Writer) before(at Place, src Source) {
+func (w *Writer) before(at Place, src Source) error {
 	st, err := src.stat()
 	key := at.key()
-	_, known := w.seen[key]
+	was, known := w.seen[key]
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) && !known {
-			w.remember(key, None, record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}})
+			w.remember(key, record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}}) //nolint:errcheck // it was said, nothing is lost
 		}
-		return
+		return nil
 	}
 	now := stateOf(&st, src)
 	own, ok := w.left[fileID{st.Dev, st.Ino}]
-	switch {
-	case known && (now.Kind == Dir || ok && own.same(now)):
-		return // the guest's own work since the checkpoint
+	if known && (now.Kind == Dir || ok && own.same(now) || was.is(now)) {
+		return nil // the guest's own work since the checkpoint, or what was recorded when nothing came of it
 	}
-	r := record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: now}
-	if now.Kind == File {
-		r.Data, r.Lost = w.keep(src, now.Size)
-		if r.Lost != "" {
+	r := record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: now, Guest: ok && own.same(now)}
+	id := fileID{st.Dev, st.Ino}
+	if first, ok := w.names[id]; ok && !known && r.Guest { // by another name the guest changed it before
+		r.State, r.Data, r.Lost, r.Guest = first.State, first.Data, first.Lost, first.Guest
+	} else if now.Kind == File {
+		var err error
+		if r.Data, err = w.keep(src, now.Size, r.Guest); err != nil {
+			if noRoom(err) && !r.Guest {
+				return w.refuse(err)
+			}
+			r.Lost = plain(err)
 			w.log.Warn("an old version was not kept", "path", at.Path, "why", r.Lost)
 		}
 	}
-	w.remember(key, now.Kind, r)
+	if _, ok := w.names[id]; !ok && st.Nlink > 1 && now.Kind == File && len(w.names) < maxPaths {
+		w.names[id] = r
+	}
+	if err := w.remember(key, r); noRoom(err) && !r.Guest {
+		if !known {
+			delete(w.seen, key)
+			w.users--
+		}
+		return w.refuse(err)
+	}
+	return nil
 }
 
-func (w *Writer) remember(key string, kind Kind, r record) {
-	if len(w.seen) >= maxPaths {
+// note writes down what was done already: without it undo takes it for the user's.
+func (w *Writer) note(r record) {
+	w.append(r) //nolint:errcheck // append says so, once
+}
+
+// noRoom tells of an error that a guest can bring about, and that may be gone a moment later.
+func noRoom(err error) bool {
+	for _, is := range []error{unix.ENOSPC, unix.EDQUOT, unix.EMFILE, unix.ENFILE} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return false
+}
+
+// refuse says, once, why the guest may not change what is the user's.
+func (w *Writer) refuse(err error) error {
+	if !w.refused {
+		w.refused = true
+		w.log.Error("there is no room to keep old versions: the guest may not change or remove what it did not make", "error", err)
+	}
+	return unix.ENOSPC
+}
+
+func (w *Writer) remember(key string, r record) error {
+	users := r.Kind != None && !r.Guest
+	if count := len(w.seen) - w.users; users && w.users >= maxPaths || !users && count >= maxPaths {
 		if !w.full {
 			w.full = true
 			w.log.Warn("the journal is full, later changes are not in it: make a checkpoint", "paths", maxPaths)
 		}
-		return
+		return nil
 	}
-	w.seen[key] = kind
-	w.append(r)
+	if _, known := w.seen[key]; !known && users {
+		w.users++
+	}
+	w.seen[key] = seenOf(r.State)
+	return w.append(r)
 }
 
-func (w *Writer) append(r record) {
+func (w *Writer) append(r record) error {
 	line, err := json.Marshal(r)
 	if err == nil && w.torn {
 		err = w.file.Truncate(w.size)
@@ -261,30 +263,43 @@ func (w *Writer) append(r record) {
 	if err == nil {
 		w.size += int64(len(line)) + 1
 	}
+	if err == nil && w.size > w.shrink {
+		w.shrink = 2 * w.size
+		if err := w.compact(); err == nil {
+			w.shrink = max(worthShrinking, 2*w.size)
+		}
+	}
 	if err != nil && !w.broken {
 		w.broken = true
 		w.log.Error("the journal cannot be written: changes cannot be taken back", "error", err)
 	}
+	return err
 }
 
-// keep copies a content, by reflink where the file system has it. why says what kept it from that.
-func (w *Writer) keep(src Source, size int64) (data, why string) {
+// keep copies a content, by reflink where the file system has it.
+//
+// What the guest itself made has a part of the room only: with large files of its own, changed again after a
+// checkpoint, it could take all of it, and destroy what is the user's after that.
+func (w *Writer) keep(src Source, size int64, guests bool) (data string, err error) {
+	if guests && !w.undo && w.guests+size > w.limits.Total/guestsPart {
+		return "", errors.New("it is the guest's own, which has no more room in the journal")
+	}
 	if size > w.limits.File {
-		return "", fmt.Sprintf("%d bytes, more than %d", size, w.limits.File)
+		return "", fmt.Errorf("%d bytes, more than %d", size, w.limits.File)
 	}
 	if !w.makeRoom(size) {
-		return "", fmt.Sprintf("the journal has %d bytes already", w.used)
+		return "", fmt.Errorf("the journal has %d bytes already", w.used)
 	}
 	in, err := src.open()
 	if err != nil {
-		return "", plain(err)
+		return "", err
 	}
 	defer in.Close()
 	data = strconv.Itoa(w.data)
 	path := filepath.Join(w.dir, name(w.id), dataDir, data)
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return "", plain(err)
+		return "", err
 	}
 	defer out.Close()
 	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) != nil {
@@ -294,13 +309,16 @@ func (w *Writer) keep(src Source, size int64) (data, why string) {
 		}
 		if err != nil {
 			os.Remove(path) //nolint:errcheck // it is not named by any record
-			return "", plain(err)
+			return "", err
 		}
 		size = n
 	}
 	w.data++
-	w.used += size
-	return data, ""
+	w.used, w.mine = w.used+size, w.mine+size
+	if guests {
+		w.guests += size
+	}
+	return data, nil
 }
 
 // plain is an error without the path, which is that of a descriptor.
@@ -313,7 +331,13 @@ func plain(err error) string {
 }
 
 // makeRoom drops the oldest checkpoints but the current one until there is room.
+//
+// An undo drops nothing: it might be what is about to be put back. It has as much room again, and the next
+// checkpoint sees to the rest.
 func (w *Writer) makeRoom(size int64) bool {
+	if w.undo {
+		return w.mine+size <= w.limits.Total
+	}
 	for w.used+size > w.limits.Total {
 		list, err := Checkpoints(w.dir)
 		if err != nil || len(list) == 0 || list[0].ID >= w.id {
@@ -328,67 +352,6 @@ func (w *Writer) makeRoom(size int64) bool {
 	return true
 }
 
-// maxTree bounds how many entries of a folder that moves are looked at; the rest cannot be taken back.
-const maxTree = 100_000
-
-// BeforeMove records a folder that is about to be moved, with all that is in it, and that nothing stood at
-// its new place. The folder must still be where it was.
-func (w *Writer) BeforeMove(from, to Place, src Source) {
-	w.walk(from, to, src, func(from, to Place, src Source, _ State) {
-		w.before(from, src)
-		if _, known := w.seen[to.key()]; !known {
-			w.remember(to.key(), None, record{Op: opOld, Export: to.Export, Path: []byte(to.Path), State: State{Kind: None}})
-		}
-	})
-}
-
-// AfterMove notes that a folder was moved; src is its new place.
-func (w *Writer) AfterMove(from, to Place, src Source) {
-	w.walk(from, to, src, func(from, to Place, src Source, now State) {
-		w.append(record{Op: opLeft, Export: from.Export, Path: []byte(from.Path), State: State{Kind: None}})
-		w.noteLeft(to, src, now)
-	})
-}
-
-// walk calls f for a folder and all that is in it.
-func (w *Writer) walk(from, to Place, src Source, f func(from, to Place, src Source, now State)) {
-	if w == nil {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	left := maxTree
-	w.walkOne(from, to, src, &left, f)
-	if left <= 0 {
-		w.log.Warn("a folder that was moved is too large to be recorded whole", "path", from.Path, "entries", maxTree)
-	}
-}
-
-func (w *Writer) walkOne(from, to Place, src Source, left *int, f func(from, to Place, src Source, now State)) {
-	st, err := src.stat()
-	if *left--; *left <= 0 || err != nil {
-		return
-	}
-	now := stateOf(&st, src)
-	f(from, to, src, now)
-	if now.Kind != Dir {
-		return
-	}
-	fd, err := unix.Openat(src.FD, src.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	dir := os.NewFile(uintptr(fd), "moved")
-	defer dir.Close()
-	names, err := dir.Readdirnames(maxTree)
-	if err != nil && !errors.Is(err, io.EOF) {
-		w.log.Warn("a folder that was moved cannot be read whole", "path", from.Path, "error", err)
-	}
-	for _, n := range names {
-		w.walkOne(Place{from.Export, from.Path + "/" + n}, Place{to.Export, to.Path + "/" + n}, Source{FD: fd, Name: n}, left, f)
-	}
-}
-
 // noteLeft writes down what the guest left. The caller holds the lock.
 func (w *Writer) noteLeft(at Place, src Source, now State) {
 	if st, err := src.stat(); err == nil && len(w.left) < maxPaths {
@@ -398,29 +361,7 @@ func (w *Writer) noteLeft(at Place, src Source, now State) {
 		}
 		w.left[fileID{st.Dev, st.Ino}] = l
 	}
-	w.append(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: now})
-}
-
-// BeforeMeta records mode and times of what the guest is about to change those of.
-func (w *Writer) BeforeMeta(at Place, src Source) {
-	if w == nil {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	key := at.key()
-	if _, known := w.seen[key]; known || w.meta[key] || len(w.meta) >= maxPaths {
-		return
-	}
-	st, err := src.stat()
-	if err != nil {
-		return
-	}
-	if _, own := w.left[fileID{st.Dev, st.Ino}]; own {
-		return
-	}
-	w.meta[key] = true
-	w.append(record{Op: opMeta, Export: at.Export, Path: []byte(at.Path), State: stateOf(&st, src)})
+	w.note(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: now})
 }
 
 // After notes what the guest left at a place: it is told from what the host's user does there later.
@@ -433,7 +374,7 @@ func (w *Writer) After(at Place, src Source) {
 	st, err := src.stat()
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) {
-			w.append(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}})
+			w.note(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}})
 		}
 		return
 	}
@@ -480,12 +421,16 @@ type keeper struct {
 // Keeper gives the writer to an undo of an export.
 func (w *Writer) Keeper(export string) Keeper { return keeper{w, export} }
 
-func (k keeper) KeepBefore(root *os.Root, path string) { k.look(root, path, k.w.Before) }
-func (k keeper) KeepAfter(root *os.Root, path string)  { k.look(root, path, k.w.After) }
+func (k keeper) KeepAfter(root *os.Root, path string) { k.look(root, path, k.w.After) }
+
+func (k keeper) KeepBefore(root *os.Root, path string) (err error) {
+	k.look(root, path, func(at Place, src Source) { err = k.w.Before(at, src) })
+	return err
+}
 
 // look opens the folder of a path, below the root, for f. Where that fails nothing is there to be kept.
 func (k keeper) look(root *os.Root, path string, f func(Place, Source)) {
-	dir, err := root.Open(filepath.Dir(path))
+	dir, err := openFolder(root, filepath.Dir(path))
 	if err != nil {
 		return
 	}

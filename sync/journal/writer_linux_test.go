@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -45,7 +46,10 @@ func TestFullDisk(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(work, name), []byte("old"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		w.Before(Place{"work", name}, Source{int(folder.Fd()), name})
+		err := w.Before(Place{"work", name}, Source{int(folder.Fd()), name})
+		if full := name == "lost"; full != errors.Is(err, unix.ENOSPC) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	change("first")
 	for _, room := range []int{40, 0, 1} { // half a record, none, and a byte
@@ -65,6 +69,22 @@ func TestFullDisk(t *testing.T) {
 	for _, name := range []string{"first", "last"} {
 		if !slices.Contains(h.paths(nil), name) {
 			t.Errorf("%s is not in the journal: %q", name, h.paths(nil))
+		}
+	}
+}
+
+// TestOtherFaultsAreSaid: what is not kept for another reason than a full disk may be changed all the same.
+func TestOtherFaultsAreSaid(t *testing.T) {
+	r := newRig(t, Limits{})
+	r.write("mine", "the user's")
+	r.check(os.Remove(filepath.Join(r.dir, name(1), dataDir)))
+	r.guestWrite("mine", "the guest's")
+	if report := r.undoer(1).Undo(nil); len(report.Missing) != 1 {
+		t.Errorf("%+v", report)
+	}
+	for _, is := range []error{unix.ENOSPC, unix.EDQUOT, unix.EMFILE, unix.ENFILE} {
+		if !noRoom(&os.PathError{Op: "write", Path: "data", Err: is}) {
+			t.Errorf("%v is not taken for a full disk", is)
 		}
 	}
 }

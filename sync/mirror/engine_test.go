@@ -558,23 +558,6 @@ func TestDeltasOfLargeFiles(t *testing.T) {
 	p.same(t)
 }
 
-func TestW66_Convergence(t *testing.T) {
-	p := newPair(t, t.TempDir())
-	defer p.stop()
-	write(t, p.host, "f", "1")
-	p.must(t)
-	for _, at := range []time.Time{time.Date(2500, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(1901, 12, 14, 0, 0, 0, 0, time.UTC), time.Unix(0, 0)} { // W63
-		for _, dir := range []string{p.host, p.guest} { // W65: clocks decide nothing
-			if err := os.Chtimes(filepath.Join(dir, "f"), at, at); err != nil {
-				t.Fatal(err)
-			}
-			if out := p.must(t); len(out.plan.Actions) > 0 {
-				t.Errorf("%v: %v", at, out.plan.Actions)
-			}
-		}
-	}
-}
-
 func TestW50_LargerThanTheLimit(t *testing.T) {
 	p := newPair(t, t.TempDir())
 	defer p.stop()

@@ -160,6 +160,7 @@ func TestW56_HugeFileIsRefusedBeforeItIsRead(t *testing.T) {
 type server struct {
 	read    func(id uint32, off uint64, n uint32) []byte // a packet's type and rest; nil: no answer
 	version []byte
+	denied  func() // called for each OPEN, which is then refused; nil: it is granted
 }
 
 func packet(kind byte, id uint32, rest ...byte) []byte {
@@ -192,6 +193,11 @@ func (s server) serve(c net.Conn) {
 		id := binary.BigEndian.Uint32(body)
 		switch head[4] {
 		case 3: // OPEN
+			if s.denied != nil {
+				s.denied()
+				send(packet(101, id, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0)) // no permission
+				continue
+			}
 			send(packet(102, id, 0, 0, 0, 1, 'h'))
 		case 5: // READ
 			if s.read == nil {

@@ -3,6 +3,7 @@
 package mirror
 
 import (
+	"fmt"
 	"os"
 
 	"github.com/sbx-vm/sbx/sync/journal"
@@ -34,17 +35,35 @@ func (k *kept) close() {
 	}
 }
 
-func (k *kept) before(steps []disk.Step) { k.each(steps, journal.Keeper.KeepBefore) }
-func (k *kept) after(steps []disk.Step)  { k.each(steps, journal.Keeper.KeepAfter) }
-
-func (k *kept) each(steps []disk.Step, record func(journal.Keeper, *os.Root, string)) {
+// before keeps what steps replace, and gives those that may be done with the reason for the others.
+func (k *kept) before(steps []disk.Step) (todo []disk.Step, faults []error) {
 	if k == nil {
-		return
+		return steps, make([]error, len(steps))
 	}
-	for _, s := range steps {
-		record(k.keeper, k.root, s.Path)
+	faults = make([]error, len(steps))
+	for i, s := range steps {
+		faults[i] = k.keeper.KeepBefore(k.root, s.Path)
+		if s.Op == tree.Rename && faults[i] == nil {
+			faults[i] = k.keeper.KeepBefore(k.root, s.To)
+		}
+		if faults[i] == nil {
+			todo = append(todo, s)
+		} else {
+			faults[i] = fmt.Errorf("what stands there cannot be kept: %w", faults[i])
+		}
+	}
+	return todo, faults
+}
+
+// after notes what was done: what stands where a step failed is the user's.
+func (k *kept) after(steps []disk.Step, results []error) {
+	for i, s := range steps {
+		if k == nil || results[i] != nil {
+			continue
+		}
+		k.keeper.KeepAfter(k.root, s.Path)
 		if s.Op == tree.Rename {
-			record(k.keeper, k.root, s.To)
+			k.keeper.KeepAfter(k.root, s.To)
 		}
 	}
 }

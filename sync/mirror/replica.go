@@ -84,9 +84,18 @@ func (l local) Stage(ctx context.Context, clone string) (target, error) {
 func (l local) Drop(_ context.Context, name string) { l.Root.Drop(name) }
 
 func (l local) Apply(ctx context.Context, steps []disk.Step) ([]error, error) {
-	l.kept.before(steps)
-	defer l.kept.after(steps)
-	return l.ApplyAll(ctx, steps), l.Check()
+	todo, results := l.kept.before(steps)
+	done := l.ApplyAll(ctx, todo)
+	for i, next := 0, 0; i < len(steps); i++ {
+		if results[i] == nil {
+			results[i] = done[next]
+			next++
+		} else if s := steps[i]; s.Staged != "" {
+			l.Root.Drop(s.Staged)
+		}
+	}
+	l.kept.after(steps, results)
+	return results, l.Check()
 }
 
 func (l local) Flush(context.Context) error { return l.Root.Flush() }

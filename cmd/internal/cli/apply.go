@@ -28,7 +28,7 @@ func newApply(a *app) *cobra.Command {
 		Long: "Brings what the guest changed in its copy to your folder: all of it, or what is at and below the paths. A file\n" +
 			"that changed since on either side is not touched. What a tool on this machine would run or obey (protected\n" +
 			"paths, executable files), and what you changed too, is taken only if you name it with --force or answer for\n" +
-			"it with -i. `sbx undo` takes it back.",
+			"it with -i. `sbx undo` takes it back, but for what is protected.",
 		Example: "  sbx apply\n  sbx apply src -i\n  sbx apply --force build.sh",
 		RunE:    interruptible(func(ctx context.Context, args []string) error { return o.run(ctx, args) }),
 	}

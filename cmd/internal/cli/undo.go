@@ -46,11 +46,15 @@ func (a *app) journalOf(name string) (*kept, error) {
 	return k, err
 }
 
-// since is the checkpoint that was asked for, else the latest that no undo made.
+// beforeUndo begins the label of the checkpoint that an undo makes, so that it knows what the guest does meanwhile.
+const beforeUndo = "before undo to "
+
+// since is the checkpoint that was asked for, else the latest that no undo made: an undo that was interrupted is
+// finished by the next.
 func (k *kept) since(id int) (int, error) {
 	if id == 0 {
 		for _, c := range slices.Backward(k.checkpoints) {
-			if !c.Undo {
+			if !c.Undo && !strings.HasPrefix(c.Label, beforeUndo) {
 				return c.ID, nil
 			}
 		}
@@ -136,7 +140,7 @@ func (o undoOptions) run(ctx context.Context, args []string) error {
 		return err
 	}
 	// What the guest does from now on belongs to a checkpoint of its own.
-	if err := checkpointIfRunning(ctx, k.box, fmt.Sprintf("before undo to %d", id)); err != nil {
+	if err := checkpointIfRunning(ctx, k.box, fmt.Sprintf("%s%d", beforeUndo, id)); err != nil {
 		return err
 	}
 	history, root, err := k.open(id)
@@ -155,10 +159,19 @@ func (o undoOptions) run(ctx context.Context, args []string) error {
 	}
 	undoer := &journal.Undoer{
 		History: history, Root: root, Checkpoint: id, Keeper: back.Keeper,
-		Skip: func(path string) bool { return protected.Protected(strings.Split(path, "/")) },
+		Skip: func(path string) bool {
+			parts := strings.Split(path, "/")
+			return protected.Protected(parts) && !protected.Vetted(parts)
+		},
+		Vet: func(path string) func(now, kept []byte) error {
+			if !protected.Vetted(strings.Split(path, "/")) {
+				return nil
+			}
+			return guard.CheckConfig
+		},
 	}
 	report := undoer.Undo(paths)
-	return o.print(report, id, back.ID)
+	return o.print(report, back.ID)
 }
 
 // checkpointIfRunning begins a checkpoint where somebody could change files.
@@ -172,13 +185,13 @@ func checkpointIfRunning(ctx context.Context, box *sandbox, label string) error 
 	return err
 }
 
-func (o undoOptions) print(r journal.Report, id, back int) error {
+func (o undoOptions) print(r journal.Report, back int) error {
 	if o.asJSON {
 		if err := printJSON(o.app.Out, r); err != nil {
 			return err
 		}
 	} else {
-		o.printText(r, id)
+		o.printText(r)
 	}
 	if len(r.Restored)+len(r.Removed) > 0 {
 		o.app.say("sbx: taken back with: sbx undo %d\n", back)
@@ -189,7 +202,7 @@ func (o undoOptions) print(r journal.Report, id, back int) error {
 	return nil
 }
 
-func (o undoOptions) printText(r journal.Report, id int) {
+func (o undoOptions) printText(r journal.Report) {
 	for _, part := range []struct {
 		word  string
 		paths []string
@@ -199,7 +212,7 @@ func (o undoOptions) printText(r journal.Report, id int) {
 		}
 	}
 	for _, p := range r.Conflicts {
-		fmt.Fprintf(o.app.Out, "%-10s  %s, the version before is %s\n", "conflict", printable(p), printable(journal.Beside(p, id)))
+		fmt.Fprintf(o.app.Out, "%-10s  %s, the version before is %s\n", "conflict", printable(p), printable(r.Beside[p]))
 	}
 	for _, l := range r.Missing {
 		fmt.Fprintf(o.app.Out, "%-10s  %s: %s\n", "not back", printable(l.Path), printable(l.Why))
@@ -280,7 +293,7 @@ func newDiff(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "diff [CHECKPOINT]", Short: "Show what the guest did to your files",
 		Long: "Lists the files that differ from a checkpoint (the latest one, if none is named) because of the guest: A made,\n" +
-			"D gone, M changed, T of another kind, m mode alone. With --patch also as a unified diff.\n" +
+			"D gone, M changed, T of another kind, m mode alone, ? it cannot be looked at. With --patch also as a unified diff.\n" +
 			"In mode review, without a checkpoint, it lists what the guest changed in its copy and `sbx apply` would take.",
 		Example: "  sbx diff\n  sbx diff 3 --patch",
 		RunE:    interruptible(func(ctx context.Context, args []string) error { return o.run(ctx, args) }),
@@ -333,7 +346,9 @@ func (o diffOptions) run(ctx context.Context, args []string) error {
 		if c.ByHost {
 			note += " (changed by you since)"
 		}
-		if c.Lost != "" {
+		if c.Status == "?" {
+			note += " (" + printable(c.Lost) + ")"
+		} else if c.Lost != "" {
 			note += " (the old version was not kept: " + printable(c.Lost) + ")"
 		}
 		fmt.Fprintf(o.app.Out, "%s %s%s\n", c.Status, printable(c.Path), note)

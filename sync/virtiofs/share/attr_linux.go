@@ -87,7 +87,11 @@ func (t *Tree) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 	}
 	if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
 		if e := t.fileOf(n.export, n.fd); e.ok {
-			t.opts.Journal.BeforeMeta(e.at, e.src)
+			own, err := t.opts.Journal.BeforeMeta(e.at, e.src)
+			if err != nil {
+				return status(err)
+			}
+			defer func() { t.opts.Journal.AfterMeta(e.at, e.src, own) }()
 		}
 	}
 	for _, set := range []func(*node, *fuse.SetAttrIn) error{t.setOwner, t.setMode, t.setSize, t.setTimes} {
@@ -155,7 +159,9 @@ func (t *Tree) setSize(n *node, in *fuse.SetAttrIn) error {
 		}
 	}
 	e := t.fileOf(n.export, n.fd)
-	t.before(e)
+	if err := t.before(e); err != nil {
+		return err
+	}
 	defer t.after(e)
 	fd, err := t.reopen(n, unix.O_WRONLY)
 	if err != nil {

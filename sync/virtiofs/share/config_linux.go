@@ -49,7 +49,9 @@ func (t *Tree) replaceConfig(from *node, old string, to *node, name string) fuse
 		return t.refuse("change of git's configuration refused: "+err.Error(), to.export, append(parts, name))
 	}
 	target, source := t.entryOf(to, name), t.entryOf(from, old)
-	t.before(target)
+	if err := t.before(target); err != nil {
+		return status(err)
+	}
 	if err := putConfig(to.fd, name, after, mode); err != nil {
 		return status(err)
 	}

@@ -129,7 +129,9 @@ func (t *Tree) open(n *node, flags uint32, out *fuse.OpenOut) fuse.Status {
 	}
 	if flags&unix.O_TRUNC != 0 {
 		e := t.fileOf(n.export, n.fd)
-		t.before(e)
+		if err := t.before(e); err != nil {
+			return status(err)
+		}
 		defer t.after(e)
 	}
 	if err := t.openRight(h, n, int(flags&openFlags)); err != nil {
@@ -214,7 +216,9 @@ func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (*handle, fu
 	flags := int(access) | unix.O_CREAT | unix.O_EXCL | unix.O_NONBLOCK
 	e := t.entryAt(dir, name, parts)
 	if !t.exists(dir, name) {
-		t.before(e)
+		if err := t.before(e); err != nil {
+			return nil, status(err)
+		}
 	}
 	fd, err := beneath(dir.fd, name, flags, in.Mode&0o777)
 	if err != nil {

@@ -52,13 +52,32 @@ func (t *Tree) fileOf(e *export, fd int) entry {
 		return entry{}
 	}
 	parts, err := t.place(&node{fd: fd, export: e})
+	if err == nil && len(parts) > 0 {
+		undelete(e.fd, parts, st)
+	}
 	return entry{t.at(e, parts), journal.Source{FD: fd}, err == nil && len(parts) > 0}
 }
 
-func (t *Tree) before(e entry) {
-	if e.ok {
-		t.opts.Journal.Before(e.at, e.src)
+// undelete gives the name back that a file had, of which only others are left: proc(5) adds a word to it.
+func undelete(root int, parts []string, st *unix.Stat_t) {
+	last := len(parts) - 1
+	name, ok := strings.CutSuffix(parts[last], " (deleted)")
+	if !ok {
+		return
 	}
+	var is unix.Stat_t
+	err := retry(func() error { return unix.Fstatat(root, strings.Join(parts, "/"), &is, unix.AT_SYMLINK_NOFOLLOW) })
+	if err != nil || is.Ino != st.Ino || is.Dev != st.Dev {
+		parts[last] = name
+	}
+}
+
+// before is the journal's look before a change, which an error forbids: see [journal.Writer.Before].
+func (t *Tree) before(e entry) error {
+	if !e.ok {
+		return nil
+	}
+	return t.opts.Journal.Before(e.at, e.src)
 }
 
 func (t *Tree) after(e entry) {
@@ -91,7 +110,9 @@ func (t *Tree) changed(h *handle, f func() error) error {
 		if !e.ok {
 			return f() // it has no name any more
 		}
-		t.before(e)
+		if err := t.before(e); err != nil {
+			return err
+		}
 		t.recent.add(e.at.Export+"\x00"+e.at.Path, now)
 		h.noted.Store(now.UnixNano())
 	}
@@ -116,17 +137,18 @@ func (t *Tree) settle(h *handle) {
 }
 
 // beforeRename records both places of a rename.
-func (t *Tree) beforeRename(from *node, old string, to *node, name string) {
+func (t *Tree) beforeRename(from *node, old string, to *node, name string) error {
 	source, target := t.entryOf(from, old), t.entryOf(to, name)
 	if !source.ok || !target.ok {
-		return
+		return nil
 	}
-	t.before(target)
+	if err := t.before(target); err != nil {
+		return err
+	}
 	if kind, err := kindOf(from.fd, old); err == nil && kind == unix.S_IFDIR {
-		t.opts.Journal.BeforeMove(source.at, target.at, source.src)
-		return
+		return t.opts.Journal.BeforeMove(source.at, target.at, source.src)
 	}
-	t.before(source)
+	return t.before(source)
 }
 
 // afterRename notes what a rename left at both places.
@@ -138,6 +160,17 @@ func (t *Tree) afterRename(from *node, old string, to *node, name string) {
 	if kind, err := kindOf(to.fd, name); err == nil && kind == unix.S_IFDIR {
 		t.opts.Journal.AfterMove(source.at, target.at, target.src)
 	}
+	t.after(source)
+	t.after(target)
+}
+
+// afterExchange is afterRename for two places that were exchanged.
+func (t *Tree) afterExchange(from *node, old string, to *node, name string) {
+	source, target := t.entryOf(from, old), t.entryOf(to, name)
+	if !source.ok || !target.ok {
+		return
+	}
+	t.opts.Journal.AfterExchange(source.at, target.at, source.src, target.src)
 	t.after(source)
 	t.after(target)
 }

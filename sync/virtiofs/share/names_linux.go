@@ -233,7 +233,9 @@ func (t *Tree) make(id uint64, name string, kind uint32, out *fuse.EntryOut, f f
 	}
 	e := t.entryAt(dir, name, parts)
 	if !t.exists(dir, name) {
-		t.before(e)
+		if err := t.before(e); err != nil {
+			return status(err)
+		}
 	}
 	if err := f(dir.fd); err != nil {
 		return status(err)
@@ -256,7 +258,7 @@ func (t *Tree) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.E
 	t.names.RLock()
 	s := t.mayChange(n)
 	if s == fuse.OK {
-		t.before(t.fileOf(n.export, n.fd)) // it can be changed by its other name from now on
+		s = status(t.before(t.fileOf(n.export, n.fd))) // it can be changed by its other name from now on
 	}
 	t.names.RUnlock()
 	if s != fuse.OK {
@@ -302,7 +304,9 @@ func (t *Tree) remove(id uint64, name string, flags int) fuse.Status {
 		return s
 	}
 	e := t.entryAt(dir, name, parts)
-	t.before(e)
+	if err := t.before(e); err != nil {
+		return status(err)
+	}
 	if err := unix.Unlinkat(dir.fd, name, flags); err != nil {
 		return status(err)
 	}
@@ -344,12 +348,19 @@ func (t *Tree) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName str
 	if in.Flags&unix.RENAME_NOREPLACE != 0 && t.exists(to, newName) {
 		return fuse.Status(unix.EEXIST)
 	}
-	t.beforeRename(from, oldName, to, newName)
-	if in.Flags&unix.RENAME_EXCHANGE != 0 {
-		t.beforeRename(to, newName, from, oldName)
+	err := t.beforeRename(from, oldName, to, newName)
+	if err == nil && in.Flags&unix.RENAME_EXCHANGE != 0 {
+		err = t.beforeRename(to, newName, from, oldName)
 	}
-	err := unix.Renameat2(from.fd, oldName, to.fd, newName, uint(in.Flags))
-	if err == nil {
+	if err != nil {
+		return status(err)
+	}
+	err = unix.Renameat2(from.fd, oldName, to.fd, newName, uint(in.Flags))
+	switch {
+	case err != nil:
+	case in.Flags&unix.RENAME_EXCHANGE != 0:
+		t.afterExchange(from, oldName, to, newName)
+	default:
 		t.afterRename(from, oldName, to, newName)
 	}
 	return status(err)

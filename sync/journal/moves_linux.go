@@ -1,0 +1,134 @@
+package journal
+
+import (
+	"errors"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxTree bounds how many entries of a folder that moves are looked at; the rest cannot be taken back.
+const maxTree = 100_000
+
+// BeforeMove records a folder that is about to be moved, with all that is in it, and that nothing stood at
+// its new place. The folder must still be where it was. For an error see Before.
+func (w *Writer) BeforeMove(from, to Place, src Source) (err error) {
+	w.walk(from, to, src, func(from, to Place, src Source, _ State) {
+		if err != nil {
+			return
+		}
+		err = w.before(from, src)
+		if _, known := w.seen[to.key()]; !known {
+			w.remember(to.key(), record{Op: opOld, Export: to.Export, Path: []byte(to.Path), State: State{Kind: None}}) //nolint:errcheck // see before
+		}
+	})
+	return err
+}
+
+// AfterMove notes that a folder was moved; src is its new place.
+func (w *Writer) AfterMove(from, to Place, src Source) {
+	w.walk(from, to, src, func(from, to Place, src Source, now State) {
+		w.note(record{Op: opLeft, Export: from.Export, Path: []byte(from.Path), State: State{Kind: None}})
+		w.noteLeft(to, src, now)
+	})
+}
+
+// AfterExchange notes that two places were exchanged, of which one at least is a folder's; a and b are what stands
+// there now.
+func (w *Writer) AfterExchange(at, to Place, a, b Source) {
+	gone := func(_, was Place, _ Source, _ State) {
+		w.note(record{Op: opLeft, Export: was.Export, Path: []byte(was.Path), State: State{Kind: None}})
+	}
+	left := func(is, _ Place, src Source, now State) { w.noteLeft(is, src, now) }
+	for _, f := range []func(from, to Place, src Source, now State){gone, left} {
+		w.walk(at, to, a, f)
+		w.walk(to, at, b, f)
+	}
+}
+
+// walk calls f for a folder and all that is in it.
+func (w *Writer) walk(from, to Place, src Source, f func(from, to Place, src Source, now State)) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	left := maxTree
+	w.walkOne(from, to, src, &left, f)
+	if left <= 0 {
+		w.log.Warn("a folder that was moved is too large to be recorded whole", "path", from.Path, "entries", maxTree)
+	}
+}
+
+func (w *Writer) walkOne(from, to Place, src Source, left *int, f func(from, to Place, src Source, now State)) {
+	st, err := src.stat()
+	if *left--; *left <= 0 || err != nil {
+		return
+	}
+	now := stateOf(&st, src)
+	f(from, to, src, now)
+	if now.Kind != Dir {
+		return
+	}
+	fd, err := unix.Openat(src.FD, src.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	dir := os.NewFile(uintptr(fd), "moved")
+	defer dir.Close()
+	names, err := dir.Readdirnames(maxTree)
+	if err != nil && !errors.Is(err, io.EOF) {
+		w.log.Warn("a folder that was moved cannot be read whole", "path", from.Path, "error", err)
+	}
+	for _, n := range names {
+		w.walkOne(Place{from.Export, from.Path + "/" + n}, Place{to.Export, to.Path + "/" + n}, Source{FD: fd, Name: n}, left, f)
+	}
+}
+
+// BeforeMeta records mode and times of what the guest is about to change those of. What the user made of the
+// guest's work is kept whole: by its times it would be taken for the guest's afterwards. own is for AfterMeta; for an
+// error see Before.
+func (w *Writer) BeforeMeta(at Place, src Source) (own bool, err error) {
+	if w == nil {
+		return false, nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	st, err := src.stat()
+	if err != nil {
+		return false, nil //nolint:nilerr // then there is nothing to be changed
+	}
+	key, now := at.key(), stateOf(&st, src)
+	_, known := w.seen[key]
+	l, ok := w.left[fileID{st.Dev, st.Ino}]
+	own = ok && l.same(now)
+	if known && !own && now.Kind != Dir || ok && !own {
+		return true, w.before(at, src)
+	}
+	if was, ok := w.meta[key]; !known && (!ok || !was.is(now)) && len(w.meta) < maxPaths {
+		w.meta[key] = seenOf(now)
+		w.note(record{Op: opMeta, Export: at.Export, Path: []byte(at.Path), State: now})
+	}
+	return own || known, nil
+}
+
+// AfterMeta notes what the guest left of mode and times.
+func (w *Writer) AfterMeta(at Place, src Source, own bool) {
+	if w == nil {
+		return
+	}
+	if own {
+		w.After(at, src)
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if st, err := src.stat(); err == nil {
+		now := stateOf(&st, src)
+		if _, ok := w.meta[at.key()]; ok {
+			w.meta[at.key()] = seenOf(now)
+		}
+		w.note(record{Op: opMetaLeft, Export: at.Export, Path: []byte(at.Path), State: now})
+	}
+}
