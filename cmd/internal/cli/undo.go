@@ -164,10 +164,11 @@ func (o undoOptions) run(ctx context.Context, args []string) error {
 			return protected.Protected(parts) && !protected.Vetted(parts)
 		},
 		Vet: func(path string) func(now, kept []byte) error {
-			if !protected.Vetted(strings.Split(path, "/")) {
+			parts := strings.Split(path, "/")
+			if !protected.Vetted(parts) {
 				return nil
 			}
-			return guard.CheckConfig
+			return func(now, kept []byte) error { return guard.CheckConfig(parts, now, kept) }
 		},
 	}
 	report := undoer.Undo(paths)
