@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"slices"
+	"syscall"
 	"time"
 
 	"github.com/sbx-vm/sbx/netfilter"
@@ -24,6 +27,26 @@ var (
 type upstream struct {
 	net.Conn
 	addr netip.AddrPort
+}
+
+// rawOf is a server's socket; nil where bytes come from anything else, or through a buffer or TLS.
+func rawOf(src io.Reader) syscall.RawConn {
+	for {
+		switch s := src.(type) {
+		case upstream:
+			src = s.Conn
+		case metered:
+			src = s.Conn
+		case *net.TCPConn:
+			raw, err := s.SyscallConn()
+			if err != nil {
+				return nil
+			}
+			return raw
+		default:
+			return nil
+		}
+	}
 }
 
 // dialled is the address for the log, empty where nobody here knows it.
@@ -45,14 +68,38 @@ func (u upstream) CloseWrite() error {
 // resolve asks the host for a name and checks all of the answer: one address that
 // may not be dialled refuses it whole, because an honest name has none and a
 // rebinding one would be tried until it lands.
+// What the resolver said a moment ago is checked and used again, so that the connections of one page or one install
+// do not wait for it one by one.
 // A target is the user's own word about where the name may lead besides.
 func (g *Gateway) resolve(ctx context.Context, name string, target netfilter.Target) ([]netip.Addr, error) {
 	if target.Addr.IsValid() {
 		return []netip.Addr{target.Addr}, nil
 	}
+	host := g.cfg.HostNet()
+	answer, known := g.lookups.recent(name, g.cfg.patience.answer)
+	if !known {
+		var err error
+		if answer, err = g.lookUp(ctx, name, host); err != nil {
+			return nil, err
+		}
+	}
+	for _, addr := range answer {
+		if err := host.CheckTarget(addr, target); err != nil {
+			g.lookups.forget(name)
+			return nil, err
+		}
+	}
+	if !known {
+		g.lookups.remember(name, answer)
+	}
+	return interleave(answer), nil
+}
+
+// lookUp asks the host's resolver.
+func (g *Gateway) lookUp(ctx context.Context, name string, host netfilter.HostNet) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.patience.resolve)
 	defer cancel()
-	answer, err := g.cfg.Resolver.LookupNetIP(ctx, "ip", name+".")
+	answer, err := g.cfg.Resolver.LookupNetIP(ctx, families(host), name+".")
 	if notFound(err) {
 		return nil, errNoName
 	}
@@ -62,16 +109,20 @@ func (g *Gateway) resolve(ctx context.Context, name string, target netfilter.Tar
 	if len(answer) == 0 || len(answer) > maxAnswer {
 		return nil, fmt.Errorf("resolve %q: %d addresses: %w", name, len(answer), errNoAnswer)
 	}
-	host := g.cfg.HostNet()
 	addrs := make([]netip.Addr, 0, len(answer))
 	for _, addr := range answer {
-		addr = plain(addr)
-		if err := host.CheckTarget(addr, target); err != nil {
-			return nil, err
-		}
-		addrs = append(addrs, addr)
+		addrs = append(addrs, plain(addr))
 	}
-	return interleave(addrs), nil
+	return addrs, nil
+}
+
+// families are those of the addresses to ask for: a host without an IPv6 address of its own could not dial one
+// (RFC 3493 section 6.1, AI_ADDRCONFIG), and its resolver has half the work.
+func families(host netfilter.HostNet) string {
+	if slices.ContainsFunc(host.Addrs, func(a netip.Addr) bool { return a.Is6() && !a.IsLoopback() && !a.IsLinkLocalUnicast() }) {
+		return "ip"
+	}
+	return "ip4"
 }
 
 // plain undoes the one mapping that resolvers themselves make: net.Resolver
@@ -135,6 +186,7 @@ func (g *Gateway) dial(f *flow) (upstream, error) {
 		up, err = g.dialAny(ctx, addrs, cmp.Or(f.verdict.Target.Port, f.port))
 	}
 	if err != nil {
+		g.lookups.forget(f.name) // the server may have moved
 		return upstream{}, err
 	}
 	return upstream{metered{up, f}, up.addr}, nil
@@ -167,6 +219,10 @@ type dialed struct {
 // dialAny tries the addresses one after another, without waiting long for each
 // (RFC 8305). It returns when all attempts have ended or been cancelled.
 func (g *Gateway) dialAny(ctx context.Context, addrs []netip.Addr, port uint16) (upstream, error) {
+	if len(addrs) == 1 { // the rule for host rules and literal addresses; nothing to try beside it
+		d := g.dialOne(ctx, netip.AddrPortFrom(addrs[0], port))
+		return d.upstream, d.err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	results := make(chan dialed)
 	next, running := 0, 0

@@ -12,8 +12,8 @@
 // (package names). So every connection carries a name, whatever its protocol. A
 // connection is decided by name and port; on a port that is not raw, the guest's
 // first bytes (package intercept) must name the same host before anything is
-// dialled. The name is then resolved anew, every address of the answer is
-// checked (netfilter.HostNet), and a checked literal address is dialled.
+// dialled. The name is then resolved, every address of the answer (of the last second's,
+// if there is one) is checked (netfilter.HostNet), and a checked literal address is dialled.
 //
 // Everything a guest can make grow has a bound in this package: limits.go.
 // A gateway whose link ends is done; if it dies, the guest has no network.
@@ -141,7 +141,7 @@ func (c *Config) check() error {
 		c.MTU = DefaultMTU
 	}
 	if c.patience == (patience{}) {
-		c.patience = patience{hello: helloTimeout, resolve: resolveTimeout}
+		c.patience = patience{hello: helloTimeout, resolve: resolveTimeout, answer: answerFor}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

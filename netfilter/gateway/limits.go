@@ -59,8 +59,10 @@ const (
 	lookupRate  = 10
 	lookupBurst = 200
 	// existsFor is how long a name that was found is not asked again for an answer
-	// to the guest. Connections resolve anew regardless.
+	// to the guest.
 	existsFor = 5 * time.Second
+	// answerFor is how long the addresses of an answer serve connections, each after a check of its own.
+	answerFor = time.Second
 	// maxDNSConns is DNS connections over TCP; dnsIdle ends one that is slow.
 	maxDNSConns = 8
 	dnsIdle     = 10 * time.Second
@@ -72,5 +74,5 @@ const (
 	maxDenials = 256
 )
 
-// patience is the waits that a hostile guest or a dead resolver can use up whole.
-type patience struct{ hello, resolve time.Duration }
+// patience is the waits that a hostile guest or a dead resolver can use up whole, and how long an answer serves.
+type patience struct{ hello, resolve, answer time.Duration }

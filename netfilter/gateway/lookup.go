@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -17,13 +18,19 @@ type lookups struct {
 	mu      *sync.Mutex
 	running map[string][]func(error)
 	waiting int
-	found   map[string]time.Time
+	found   map[string]found
 	rate    *rate.Limiter
+}
+
+// found is what the resolver said of a name, unchecked.
+type found struct {
+	at     time.Time
+	answer []netip.Addr // nil where a proxy knows the name
 }
 
 func newLookups() lookups {
 	return lookups{
-		mu: new(sync.Mutex), running: make(map[string][]func(error)), found: make(map[string]time.Time),
+		mu: new(sync.Mutex), running: make(map[string][]func(error)), found: make(map[string]found),
 		rate: rate.NewLimiter(lookupRate, lookupBurst),
 	}
 }
@@ -46,7 +53,7 @@ func (l *lookups) join(name string, done func(error)) (start bool, err error, no
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at := time.Now()
-	if until, ok := l.found[name]; ok && at.Before(until) {
+	if f, ok := l.found[name]; ok && at.Sub(f.at) < existsFor {
 		return false, nil, true
 	}
 	waiters, running := l.running[name]
@@ -66,6 +73,7 @@ func (g *Gateway) lookup(name string) {
 	_, err = g.resolve(g.ctx, name, target)
 	if errors.Is(err, errNoName) && g.proxied(target, name, 443) {
 		err = nil // the proxy may know it
+		g.lookups.remember(name, nil)
 	}
 }
 
@@ -75,25 +83,39 @@ func (l *lookups) finish(name string, err error) {
 	waiters := l.running[name]
 	delete(l.running, name)
 	l.waiting -= len(waiters)
-	if err == nil {
-		l.remember(name, time.Now())
-	}
 	l.mu.Unlock()
 	for _, done := range waiters {
 		done(err)
 	}
 }
 
-// remember keeps a found name for a moment. The caller holds the lock.
-func (l *lookups) remember(name string, now time.Time) {
+// recent is an answer of the last moment, if there is one.
+func (l *lookups) recent(name string, moment time.Duration) ([]netip.Addr, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.found[name]
+	return f.answer, len(f.answer) > 0 && time.Since(f.at) < moment
+}
+
+// remember keeps a found name for a moment. The answer is not changed by anybody from here on.
+func (l *lookups) remember(name string, answer []netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if len(l.found) >= maxDenials {
-		for old, until := range l.found {
-			if now.After(until) {
+		for old, f := range l.found {
+			if time.Since(f.at) > existsFor {
 				delete(l.found, old)
 			}
 		}
 	}
 	if len(l.found) < 4*maxDenials {
-		l.found[name] = now.Add(existsFor)
+		l.found[name] = found{time.Now(), answer}
 	}
+}
+
+// forget makes the next connection ask anew.
+func (l *lookups) forget(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.found, name)
 }

@@ -66,6 +66,14 @@ func (g *Gateway) carry(f *flow, guest guestSide, guestIn io.Reader, up upstream
 
 // pump copies one direction to its end and passes the end on.
 func (c *copies) pump(dst halfCloser, src io.Reader, count *atomic.Int64) error {
+	if guest, ok := dst.(guestConn); ok {
+		if from := rawOf(src); from != nil {
+			if err := guest.takeAll(from, count); !errors.Is(err, io.EOF) {
+				return err
+			}
+			return guest.CloseWrite()
+		}
+	}
 	small := make([]byte, smallCopy)
 	for {
 		n, err := copyOnce(dst, src, small, count)

@@ -11,6 +11,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -33,7 +34,9 @@ type syn struct {
 // guestConn is an accepted connection. reset ends it with RST and never blocks.
 type guestConn struct {
 	*gonet.TCPConn
-	ep tcpip.Endpoint
+	ep    tcpip.Endpoint
+	queue *waiter.Queue // of the endpoint's events
+	unit  int           // bytes of one write at most, see wholeSegments
 }
 
 func (c guestConn) reset() { c.ep.Abort() }
@@ -217,7 +220,15 @@ func (g *Gateway) accept(ctx context.Context, s *syn, buffer int) (guestConn, er
 		return guestConn{}, errors.New(err.String())
 	}
 	tune(ep, buffer)
-	return guestConn{gonet.NewTCPConn(&queue, ep), ep}, nil
+	return guestConn{gonet.NewTCPConn(&queue, ep), ep, &queue, wholeSegments(g.cfg.MTU)}, nil
+}
+
+// wholeSegments is how much one write takes: about directWrite, and no segment half filled. A frame costs by its
+// number more than by its size, and of the largest there are few in a write.
+func wholeSegments(mtu int) int {
+	const timestamps = 12
+	size := mtu - header.IPv4MinimumSize - header.TCPMinimumSize - timestamps
+	return directWrite / size * size
 }
 
 // abortUntil ends a handshake in spite of gVisor, which waits two minutes for it.
