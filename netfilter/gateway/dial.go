@@ -219,7 +219,7 @@ type dialed struct {
 // dialAny tries the addresses one after another, without waiting long for each
 // (RFC 8305). It returns when all attempts have ended or been cancelled.
 func (g *Gateway) dialAny(ctx context.Context, addrs []netip.Addr, port uint16) (upstream, error) {
-	if len(addrs) == 1 { // the rule for host rules and literal addresses; nothing to try beside it
+	if len(addrs) == 1 { // as for host rules and literal addresses: nothing to try beside it
 		d := g.dialOne(ctx, netip.AddrPortFrom(addrs[0], port))
 		return d.upstream, d.err
 	}
