@@ -79,7 +79,7 @@ func (b backend) Docker(ctx context.Context) (io.ReadWriteCloser, error) {
 func (b backend) Policy() control.PolicyView { return b.s.rules.view() }
 
 func (b backend) EditPolicy(edit control.PolicyEdit) (control.PolicyView, error) {
-	if _, err := b.s.rules.edit(edit); err != nil {
+	if err := b.s.rules.edit(edit); err != nil {
 		return control.PolicyView{}, err
 	}
 	return b.s.rules.view(), nil

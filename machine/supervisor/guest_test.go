@@ -142,7 +142,9 @@ func TestW106_WhatTheGuestAsksFor(t *testing.T) {
 			t.Errorf("channel %q: %v", kind, err)
 		}
 	}
-	for _, request := range []string{"tcpip-forward", "streamlocal-forward@openssh.com", "auth-agent-req@openssh.com", "hostkeys-00@openssh.com", "hostkeys-prove-00@openssh.com"} {
+	for _, request := range []string{
+		"tcpip-forward", "streamlocal-forward@openssh.com", "auth-agent-req@openssh.com", "hostkeys-00@openssh.com", "hostkeys-prove-00@openssh.com",
+	} {
 		if ok, _, err := peer.SendRequest(request, true, nil); ok || err != nil {
 			t.Errorf("request %q: granted %v, %v", request, ok, err)
 		}

@@ -66,7 +66,7 @@ func (r *rules) view() control.PolicyView {
 
 // edit changes the runtime rules, on disk first: a rule that took effect is there
 // after a restart. Anything wrong with the edit leaves all as it was.
-func (r *rules) edit(e control.PolicyEdit) (*netfilter.Policy, error) {
+func (r *rules) edit(e control.PolicyEdit) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	runtime := slices.Clone(r.runtime)
@@ -76,7 +76,7 @@ func (r *rules) edit(e control.PolicyEdit) (*netfilter.Policy, error) {
 			return netfilter.CanonicalPattern(x.Pattern) == gone.Pattern && (gone.Action == "" || x.Action == gone.Action)
 		})
 		if len(kept) == len(runtime) {
-			return nil, fmt.Errorf("no rule %q was made by sbx policy: rules of files are changed there", gone.Pattern)
+			return fmt.Errorf("no rule %q was made by sbx policy: rules of files are changed there", gone.Pattern)
 		}
 		runtime = kept
 	}
@@ -88,14 +88,14 @@ func (r *rules) edit(e control.PolicyEdit) (*netfilter.Policy, error) {
 	}
 	policy, warnings, err := r.compile(runtime, r.answers)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := r.files.WriteRules(runtime); err != nil {
-		return nil, errors.Join(err, errors.New("the rules are as they were"))
+		return errors.Join(err, errors.New("the rules are as they were"))
 	}
 	r.runtime, r.policy, r.warnings = runtime, policy, warnings
 	r.enforce()
-	return policy, nil
+	return nil
 }
 
 // answer makes the user's word on a name and port hold for as long as the sandbox runs.

@@ -47,7 +47,7 @@ func TestInvalidEdits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.edit(control.PolicyEdit{Add: []netfilter.Rule{{Action: netfilter.Allow, Pattern: "good.test"}}}); err != nil {
+	if err := r.edit(control.PolicyEdit{Add: []netfilter.Rule{{Action: netfilter.Allow, Pattern: "good.test"}}}); err != nil {
 		t.Fatal(err)
 	}
 	before, policy := patterns(r.view()), r.compiled()
@@ -57,7 +57,7 @@ func TestInvalidEdits(t *testing.T) {
 			"never":  {Remove: []netfilter.Rule{{Pattern: "good.test"}, {Pattern: "never.test"}}},
 			"a.test": {Remove: []netfilter.Rule{{Pattern: "a.test"}}},
 		} {
-			if _, err := r.edit(edit); err == nil || !strings.Contains(err.Error(), what) {
+			if err := r.edit(edit); err == nil || !strings.Contains(err.Error(), what) {
 				t.Errorf("%s: %v", what, err)
 			}
 			if got := patterns(r.view()); !slices.Equal(got, before) || r.compiled() != policy {
@@ -93,7 +93,7 @@ func TestAnswersAreNotKept(t *testing.T) {
 	if v := p.Decide(netfilter.Request{Name: "db.test", Port: 5432}); v.Allow || v.Rule == nil || v.Rule.Pattern != "db.test:5432/tcp" {
 		t.Errorf("%+v", v)
 	}
-	if _, err := r.edit(control.PolicyEdit{Add: []netfilter.Rule{{Action: netfilter.Allow, Pattern: "kept.test"}}}); err != nil {
+	if err := r.edit(control.PolicyEdit{Add: []netfilter.Rule{{Action: netfilter.Allow, Pattern: "kept.test"}}}); err != nil {
 		t.Fatal(err)
 	}
 	if got := patterns(r.view()); len(got) != 3 {
@@ -118,14 +118,14 @@ func TestRulesAreOfOneForm(t *testing.T) {
 		return control.PolicyEdit{Add: []netfilter.Rule{{Action: netfilter.Allow, Pattern: pattern}}}
 	}
 	for _, pattern := range []string{"API.Example.com", "api.example.com"} {
-		if _, err := r.edit(add(pattern)); err != nil {
+		if err := r.edit(add(pattern)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got := patterns(r.view()); !slices.Equal(got, []string{"allow api.example.com runtime"}) {
 		t.Errorf("%q", got)
 	}
-	if _, err := r.edit(control.PolicyEdit{Remove: []netfilter.Rule{{Pattern: "Api.Example.Com"}}}); err != nil {
+	if err := r.edit(control.PolicyEdit{Remove: []netfilter.Rule{{Pattern: "Api.Example.Com"}}}); err != nil {
 		t.Error(err)
 	}
 }
@@ -142,7 +142,7 @@ func TestTheLastChangeIsInForce(t *testing.T) {
 	for i := range 20 {
 		all.Go(func() {
 			name := fmt.Sprintf("n%d.test", i)
-			if _, err := r.edit(control.PolicyEdit{Add: []netfilter.Rule{{Action: netfilter.Allow, Pattern: name}}}); err != nil {
+			if err := r.edit(control.PolicyEdit{Add: []netfilter.Rule{{Action: netfilter.Allow, Pattern: name}}}); err != nil {
 				t.Error(err)
 			}
 			if _, err := r.answer(name, 443, false); err != nil {

@@ -213,7 +213,7 @@ func takenByOther(st *store.Store, config *configs.Config) error {
 	}
 	spec, err := st.Sandbox(config.Name).ReadSpec()
 	if err != nil || spec.Project == config.Project {
-		return nil // none, or one that is broken and must be deletable
+		return nil //nolint:nilerr // there is none, or one that is broken and must be deletable
 	}
 	return foreign{config.Name, spec.Project}
 }

@@ -184,7 +184,9 @@ func (t *Tree) setSizeOf(h *handle, n *node, size int64) error {
 		return unix.EBADF
 	}
 	e := t.fileOf(n.export, n.fd)
-	t.before(e)
+	if err := t.before(e); err != nil {
+		return err
+	}
 	defer t.after(e)
 	return retry(func() error { return unix.Ftruncate(h.fd, size) })
 }

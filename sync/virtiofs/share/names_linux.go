@@ -1,6 +1,7 @@
 package share
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -191,7 +192,7 @@ func (t *Tree) reportLink(id uint64, name string) {
 	if err == nil {
 		unix.Close(fd)
 	}
-	if err != unix.EXDEV {
+	if !errors.Is(err, unix.EXDEV) {
 		return
 	}
 	if leftOut, ok := t.links.allow(time.Now()); ok {
