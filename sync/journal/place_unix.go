@@ -104,8 +104,8 @@ func look(dir int, name string) (State, error) {
 	if err := retry(func() error { return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
 		return State{}, err
 	}
-	s := State{Kind: Other, Mode: uint32(st.Mode) & 0o7777, Size: st.Size, MTime: mtime(&st), Ino: st.Ino}
-	s.links = uint64(st.Nlink) //nolint:unconvert // darwin has another type
+	s := State{Kind: Other, Size: st.Size, MTime: mtime(&st), Ino: st.Ino}
+	s.Mode, s.links = uint32(st.Mode)&0o7777, uint64(st.Nlink) //nolint:unconvert // darwin has other types
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		s.Kind = File
