@@ -192,7 +192,7 @@ func (w *Writer) before(at Place, src Source) error {
 		var err error
 		if r.Data, err = w.keep(src, now.Size, r.Guest); err != nil {
 			if noRoom(err) && !r.Guest {
-				return w.refuse(err)
+				return w.refuse(at, err)
 			}
 			r.Lost = plain(err)
 			w.log.Warn("an old version was not kept", "path", at.Path, "why", r.Lost)
@@ -206,7 +206,7 @@ func (w *Writer) before(at Place, src Source) error {
 			delete(w.seen, key)
 			w.users--
 		}
-		return w.refuse(err)
+		return w.refuse(at, err)
 	}
 	return nil
 }
@@ -227,10 +227,10 @@ func noRoom(err error) bool {
 }
 
 // refuse says, once, why the guest may not change what is the user's.
-func (w *Writer) refuse(err error) error {
+func (w *Writer) refuse(at Place, err error) error {
 	if !w.refused {
 		w.refused = true
-		w.log.Error("there is no room to keep old versions: the guest may not change or remove what it did not make", "error", err)
+		w.log.Error("there is no room to keep old versions: the guest may not change or remove what it did not make", "path", at.Path, "why", plain(err))
 	}
 	return unix.ENOSPC
 }
