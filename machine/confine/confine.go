@@ -32,6 +32,8 @@ type Profile struct {
 	Read  []string `json:"read,omitempty"`
 	Write []string `json:"write,omitempty"`
 	Exec  []string `json:"exec,omitempty"`
+	// Devices may be opened for reading, writing and ioctl: /dev/kvm.
+	Devices []string `json:"devices,omitempty"`
 	// Namespaces leaves the program the right to confine itself to folders, by namespaces, in place of Landlock, which
 	// would forbid it to mount.
 	Namespaces bool `json:"namespaces,omitempty"`

@@ -66,7 +66,8 @@ func restrict(p Profile) error {
 	rules := []landlock.Rule{
 		landlock.RODirs("/usr", "/lib", "/lib64", "/bin", "/opt", "/nix/store", "/proc", "/sys/devices/system").IgnoreIfMissing(),
 		landlock.ROFiles("/etc/ld.so.cache").IgnoreIfMissing(),
-		landlock.RWFiles("/dev/null", "/dev/zero", "/dev/urandom", "/dev/kvm").IgnoreIfMissing().WithIoctlDev(),
+		landlock.RWFiles("/dev/null", "/dev/zero", "/dev/urandom").IgnoreIfMissing().WithIoctlDev(),
+		landlock.RWFiles(p.Devices...).IgnoreIfMissing().WithIoctlDev(),
 	}
 	rules = append(rules, pathRules(p)...)
 	// Beside the files: no TCP or UDP of its own, no abstract sockets, no signals to others.

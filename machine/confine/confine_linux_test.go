@@ -24,6 +24,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, Run(os.Args[2:]))
 		os.Exit(125)
 	}
+	if dir := os.Getenv(sealVar); dir != "" {
+		sealed(dir)
+		return
+	}
 	if wish := os.Getenv(probeVar); wish != "" {
 		confined(wish)
 		return
@@ -227,6 +231,22 @@ func TestLandlockRefusesTheRest(t *testing.T) {
 	f = run(t, p, wishes{Read: filepath.Join(dir, "secret/file"), Write: filepath.Join(dir, "granted/new2"), Dial: l.Addr().String()})
 	if f.Read == "" || f.Write == "" {
 		t.Errorf("what nobody granted worked: read %q, write %q", f.Read, f.Write)
+	}
+}
+
+func TestLandlockGrantsDevicesByName(t *testing.T) {
+	if Landlock() == 0 {
+		t.Skip("this kernel has no Landlock")
+	}
+	const device = "/dev/full"
+	p, dir := nobody(), world(t)
+	w := wishes{Read: filepath.Join(dir, "secret/file"), Write: device, Dial: "127.0.0.1:1"}
+	if f := run(t, p, w); f.Write == "" {
+		t.Error("a device that nobody granted was opened")
+	}
+	p.Devices = []string{device}
+	if f := run(t, p, w); f.Write != "" {
+		t.Errorf("a device that was granted: %s", f.Write)
 	}
 }
 

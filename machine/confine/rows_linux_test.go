@@ -8,4 +8,5 @@ func TestW103_ConfinementOfTheFileServer(t *testing.T) {
 	t.Run("landlock", TestLandlockRefusesTheRest)
 	t.Run("capabilities", TestRootWithoutAUIDHasNoCapability)
 	t.Run("descriptors", TestChildIsNobodyAndKeepsItsDescriptors)
+	t.Run("seccomp", TestSealedProcessServesFilesAndNothingElse)
 }

@@ -20,5 +20,8 @@ func hardware() error {
 	return nil
 }
 
+// accelDevices are none: the Hypervisor framework is no file.
+func accelDevices(string) []string { return nil }
+
 // accelGroups is none: the Hypervisor framework asks for no group.
 func accelGroups(string) []int { return nil }

@@ -7,7 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const hardwareAccel = "kvm"
+const (
+	hardwareAccel = "kvm"
+	kvmDevice     = "/dev/kvm"
+)
 
 // hardware tells why KVM cannot be used.
 func hardware() error {
@@ -20,14 +23,22 @@ func hardware() error {
 			return err
 		}
 	}
-	return openable("/dev/kvm")
+	return openable(kvmDevice)
+}
+
+// accelDevices are those that QEMU opens by their names.
+func accelDevices(accel string) []string {
+	if accel != hardwareAccel {
+		return nil
+	}
+	return []string{kvmDevice}
 }
 
 // accelGroups is the group that may open /dev/kvm: QEMU under a uid of its own is
 // a member of nothing else.
 func accelGroups(accel string) []int {
 	var st unix.Stat_t
-	if accel != hardwareAccel || unix.Stat("/dev/kvm", &st) != nil || st.Gid == 0 {
+	if accel != hardwareAccel || unix.Stat(kvmDevice, &st) != nil || st.Gid == 0 {
 		return nil
 	}
 	return []int{int(st.Gid)}

@@ -54,7 +54,7 @@ func Start(ctx context.Context, c Config) (*Process, error) {
 		f.closeOurs()
 		return nil, err
 	}
-	profile := confine.Profile{UID: c.UID, GID: c.GID, Groups: accelGroups(c.Host.Accel)}
+	profile := confine.Profile{UID: c.UID, GID: c.GID, Groups: accelGroups(c.Host.Accel), Devices: accelDevices(c.Host.Accel)}
 	cmd, err := confine.Command(c.Self, profile, c.Host.Binary, args...)
 	if err != nil {
 		f.closeOurs()

@@ -60,6 +60,9 @@ func newFileServer(a *app) *cobra.Command {
 		Use: supervisor.FileServerCommand, Short: "Serve a sandbox's folders (sbx does it)", Hidden: true,
 		Args: maxArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := confine.Seal(); err != nil {
+				return fmt.Errorf("file server: %w", err)
+			}
 			if err := virtiofs.Main(cmd.Context(), a.In, a.Out, supervisor.FileServerFD, a.logger()); err != nil {
 				return fmt.Errorf("file server: %w", err)
 			}
