@@ -27,17 +27,12 @@ func emptyPath(name string) int {
 	return 0
 }
 
-// open opens a regular file for reading.
+// open opens a regular file for reading, which does not show in its times where the file is ours.
 func (s Source) open() (*os.File, error) {
-	var fd int
-	err := retry(func() (err error) {
-		if s.Name == "" {
-			fd, err = unix.Open("/proc/self/fd/"+strconv.Itoa(s.FD), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-			return err
-		}
-		fd, err = unix.Openat(s.FD, s.Name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-		return err
-	})
+	fd, err := s.openWith(unix.O_NOATIME)
+	if errors.Is(err, unix.EPERM) {
+		fd, err = s.openWith(0)
+	}
 	if errors.Is(err, unix.EACCES) {
 		return s.openClosed()
 	}
@@ -45,6 +40,19 @@ func (s Source) open() (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), "old"), nil
+}
+
+func (s Source) openWith(flags int) (fd int, err error) {
+	flags |= unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK
+	err = retry(func() (err error) {
+		if s.Name == "" {
+			fd, err = unix.Open("/proc/self/fd/"+strconv.Itoa(s.FD), flags, 0)
+			return err
+		}
+		fd, err = unix.Openat(s.FD, s.Name, flags|unix.O_NOFOLLOW, 0)
+		return err
+	})
+	return fd, err
 }
 
 // openClosed opens a file whose owner may not read it: the guest can set that mode, and remove the file then.

@@ -85,7 +85,8 @@ func (t *Tree) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 	if s := t.mayChange(n); s != fuse.OK {
 		return s
 	}
-	if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
+	// A link has no mode, its times are not put back, and a look at its target would change one of them.
+	if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 && !n.is(unix.S_IFLNK) {
 		if e := t.fileOf(n.export, n.fd); e.ok {
 			own, err := t.opts.Journal.BeforeMeta(e.at, e.src)
 			if err != nil {
