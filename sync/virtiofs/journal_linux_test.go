@@ -349,6 +349,7 @@ func TestUndoOfLinkedFile(t *testing.T) {
 // the user wrote, and did not himself remove or replace, is in the tree or in the journal; and after undo each
 // path has the user's last content again.
 func TestNothingOfTheHostsIsLost(t *testing.T) {
+	inMemory(t)
 	history := 0
 	rapid.Check(t, func(r *rapid.T) {
 		w, dir := journaled(t)
