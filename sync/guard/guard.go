@@ -175,8 +175,10 @@ func gitInName(parts []string) bool {
 	})
 }
 
-func (m *Matcher) protected(parts []string) bool {
-	folded, packages := foldAll(parts), packagesAt(parts)
+func (m *Matcher) protected(parts []string) bool { return m.covers(foldAll(parts), packagesAt(parts)) }
+
+// covers tells whether the path is what a pattern names, or below it.
+func (m *Matcher) covers(folded []string, packages int) bool {
 	for at, name := range folded {
 		for _, list := range m.beginning(name) {
 			for _, p := range list {

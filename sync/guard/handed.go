@@ -54,8 +54,11 @@ func handed() map[string][]string {
 			// What a rebase that was left unfinished executes when it goes on.
 			".git/rebase-merge/git-rebase-todo", ".git/worktrees/*/rebase-merge/git-rebase-todo", ".git/modules/**/rebase-merge/git-rebase-todo",
 		},
-		whyPython:  {"pyvenv.cfg", "bin/python*", "bin/activate*", "bin/pip*", "site-packages/*.pth", "sitecustomize.py", "usercustomize.py"},
-		whyAgent:   {"CLAUDE.md", "CLAUDE.local.md", "AGENTS.md", "GEMINI.md", ".claude/agents", ".claude/commands", ".claude/skills", ".cursorrules", ".clinerules", ".windsurfrules", ".github/copilot-instructions.md", ".github/instructions"},
+		whyPython: {"pyvenv.cfg", "bin/python*", "bin/activate*", "bin/pip*", "site-packages/*.pth", "sitecustomize.py", "usercustomize.py"},
+		whyAgent: {
+			"CLAUDE.md", "CLAUDE.local.md", "AGENTS.md", "GEMINI.md", ".claude/agents", ".claude/commands", ".claude/skills", ".cursorrules", ".clinerules",
+			".windsurfrules", ".github/copilot-instructions.md", ".github/instructions",
+		},
 		whyVersion: {".python-version", ".ruby-version", ".node-version", ".java-version", ".sdkmanrc", "rust-toolchain", "rust-toolchain.toml"},
 	}
 }
@@ -91,8 +94,9 @@ func (h *Handed) Why(c Changed, stands func(path string) bool) string {
 	if h.inRepository(parts, stands) {
 		return whyRepository
 	}
+	folded, packages := foldAll(parts), packagesAt(parts)
 	for _, k := range h.kinds {
-		if k.Protected(parts) || c.Link && len(k.Leads(parts)) > 0 {
+		if k.covers(folded, packages) || c.Link && len(k.Leads(parts)) > 0 {
 			return k.why
 		}
 	}
