@@ -30,7 +30,7 @@ const (
 )
 
 // handed are the patterns by reason, of the form that [New] takes. None of them is protected. They do not reach into
-// node_modules, where there are too many to read, but for git's.
+// node_modules, where there are too many to read, but for what is in git's own folder.
 func handed() map[string][]string {
 	return map[string][]string{
 		whyBuild: {
