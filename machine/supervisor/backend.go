@@ -63,7 +63,7 @@ func (b backend) Stop(ctx context.Context) error {
 
 func (b backend) Exec(ctx context.Context, request control.ExecRequest, streams control.Streams) (control.Exit, error) {
 	// A secret that was set after the start is in the environment of what begins now.
-	if env := b.s.secrets.environment(); len(env) > 0 && len(request.Argv) > 0 {
+	if env := b.s.secrets.environment(); len(env) > 0 {
 		maps.Copy(env, request.Env)
 		request.Env = env
 	}

@@ -51,8 +51,8 @@ func (g *guest) exec(ctx context.Context, request control.ExecRequest, streams c
 }
 
 func begin(session *ssh.Session, request control.ExecRequest) error {
-	if len(request.Argv) == 0 && request.Dir == "" && request.User == "" {
-		return session.Shell()
+	if len(request.Argv) == 0 { // SSH's own request for a shell names neither folder nor user
+		request.Argv = []string{"/bin/bash", "-l"}
 	}
 	payload, err := sshd.Command{Argv: request.Argv, Dir: request.Dir, User: request.User, Env: request.Env}.Encode()
 	if err != nil {

@@ -10,10 +10,11 @@
 // it, and it names commands for git to run. A guest may replace it as a whole, when only
 // what is known to be harmless differs ([CheckConfig]).
 //
-// [Mask] is the other list: files whose content a guest never sees.
+// [Mask] is the other list: files whose content a guest never sees. [Handed] is a third: files that
+// a guest must be able to change and that the user's tools run, which are reported and not refused.
+// Bare repositories that the guest makes are among those, and what an unfinished rebase executes.
 //
-// Not covered: bare repositories that the guest makes and the user works in, what a rebase
-// that the guest left unfinished would execute, and code that the user runs as such.
+// Not covered: code that the user runs as such.
 package guard
 
 import (
@@ -87,14 +88,9 @@ type pattern struct {
 // name, a path.Match glob or "**" for any number of components; a trailing "/**" means the
 // same as the folder itself, which covers all below it.
 func New(own []string) (*Matcher, error) {
-	m := &Matcher{named: map[string][]pattern{}}
-	for _, p := range Builtin() {
-		compiled, err := compile(p)
-		if err != nil {
-			return nil, err
-		}
-		compiled.shallow = compiled.parts[0] != gitDir
-		m.add(compiled)
+	m := newMatcher()
+	if err := m.addBuiltin(Builtin()); err != nil {
+		return nil, err
 	}
 	for _, p := range own {
 		compiled, err := compile(p)
@@ -104,6 +100,21 @@ func New(own []string) (*Matcher, error) {
 		m.add(compiled)
 	}
 	return m, nil
+}
+
+func newMatcher() *Matcher { return &Matcher{named: map[string][]pattern{}} }
+
+// addBuiltin adds patterns of our own lists.
+func (m *Matcher) addBuiltin(list []string) error {
+	for _, p := range list {
+		compiled, err := compile(p)
+		if err != nil {
+			return err
+		}
+		compiled.shallow = compiled.parts[0] != gitDir
+		m.add(compiled)
+	}
+	return nil
 }
 
 func (m *Matcher) add(p pattern) {
@@ -164,8 +175,10 @@ func gitInName(parts []string) bool {
 	})
 }
 
-func (m *Matcher) protected(parts []string) bool {
-	folded, packages := foldAll(parts), packagesAt(parts)
+func (m *Matcher) protected(parts []string) bool { return m.covers(foldAll(parts), packagesAt(parts)) }
+
+// covers tells whether the path is what a pattern names, or below it.
+func (m *Matcher) covers(folded []string, packages int) bool {
 	for at, name := range folded {
 		for _, list := range m.beginning(name) {
 			for _, p := range list {

@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/aymanbagabas/go-udiff"
+
+	"github.com/sbx-vm/sbx/sync/guard"
 )
 
 // Change is a path that differs from what it was at the checkpoint.
@@ -18,6 +21,9 @@ type Change struct {
 	// ByHost tells that the host's user changed it after the guest did.
 	ByHost bool   `json:"by_host,omitempty"`
 	Lost   string `json:"lost,omitempty"` // why the old version was not kept
+	Kind   Kind   `json:"kind,omitempty"` // of what stands there now
+	// Executable tells of a file that it is executable, and was not or is another.
+	Executable bool `json:"executable,omitempty"`
 }
 
 // maxPatch bounds the files that a patch is made of, in bytes.
@@ -25,6 +31,10 @@ const maxPatch = 1 << 20
 
 // Changes lists what differs now from the checkpoint, by path.
 func (h *History) Changes(root *os.Root) ([]Change, error) {
+	return h.changes(root, func(string, State) bool { return true })
+}
+
+func (h *History) changes(root *os.Root, wanted func(path string, now State) bool) ([]Change, error) {
 	var out []Change
 	for _, p := range h.paths(nil) {
 		e := h.entries[p]
@@ -33,12 +43,45 @@ func (h *History) Changes(root *os.Root) ([]Change, error) {
 			out = append(out, Change{Path: p, Status: "?", Lost: err.Error()})
 			continue
 		}
+		if !wanted(p, now) {
+			continue
+		}
 		if c, ok := h.change(root, p, e, now); ok {
+			c.Kind, c.Executable = now.Kind, now.executable() && (c.Status != "m" || !e.before().executable())
 			out = append(out, c)
 		}
 	}
 	return out, nil
 }
+
+// Handed gives the reason why a tool of the host's user runs or obeys what the guest left at a path, "" if there is none.
+func (c Change) Handed(h *guard.Handed, root *os.Root) string {
+	if c.Status == "D" || c.Kind == None || c.Kind == Dir || c.Status == "m" && !c.Executable {
+		return ""
+	}
+	return h.Why(guard.Changed{Path: c.Path, Executable: c.Executable, Link: c.Kind == Link}, func(path string) bool {
+		_, err := root.Lstat(path)
+		return err == nil
+	})
+}
+
+// ChangesHanded lists the changes with such a reason. It compares the contents of no other.
+func (h *History) ChangesHanded(root *os.Root, handed *guard.Handed) ([]Change, error) {
+	changes, err := h.changes(root, func(path string, now State) bool {
+		return Change{Path: path, Kind: now.Kind, Executable: now.executable()}.Handed(handed, root) != ""
+	})
+	return slices.DeleteFunc(changes, func(c Change) bool { return c.Handed(handed, root) == "" }), err
+}
+
+// before is what stood there at the checkpoint, or its mode at least.
+func (e *entry) before() State {
+	if e.first == nil {
+		return *e.meta
+	}
+	return e.first.State
+}
+
+func (s State) executable() bool { return s.Kind == File && s.Mode&0o111 != 0 }
 
 func (h *History) change(root *os.Root, p string, e *entry, now State) (Change, bool) {
 	c := Change{Path: p, ByHost: !h.guests(e, now)}

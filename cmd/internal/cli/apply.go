@@ -19,6 +19,7 @@ type applyOptions struct {
 	app                        *app
 	name                       string
 	interactive, force, asJSON bool
+	runs                       map[string]string // why a tool of the user's runs a change, by its ID
 }
 
 func newApply(a *app) *cobra.Command {
@@ -53,6 +54,9 @@ func (o applyOptions) run(ctx context.Context, args []string) error {
 	defer box.close()
 	changes, err := o.app.pickChanges(ctx, box, args)
 	if err != nil {
+		return err
+	}
+	if o.runs, err = reasons(box.spec.Project, changes); err != nil {
 		return err
 	}
 	picks, err := o.choose(ctx, box, changes)
@@ -118,7 +122,8 @@ func (o applyOptions) choose(ctx context.Context, box *sandbox, changes []contro
 			picks = append(picks, control.Pick{ID: c.ID})
 			continue
 		}
-		if err := o.app.showChange(ctx, box, c); err != nil {
+		fmt.Fprintln(o.app.Out, printable(changeLine(c)+runsNote(o.runs[c.ID])))
+		if err := o.app.patchOf(ctx, box, o.app.patchOut(), c); err != nil {
 			return nil, err
 		}
 		question := "take it? [y]es, [N]o, [a]ll that is not refused, [q]uit"
@@ -137,11 +142,6 @@ func (o applyOptions) choose(ctx context.Context, box *sandbox, changes []contro
 		}
 	}
 	return picks, nil
-}
-
-func (a *app) showChange(ctx context.Context, box *sandbox, c control.Change) error {
-	fmt.Fprintln(a.Out, printable(changeLine(c)))
-	return a.patchOf(ctx, box, a.patchOut(), c)
 }
 
 // print says what was taken and what was not. What failed is an error; what is refused by default is none.
@@ -170,7 +170,7 @@ func (o applyOptions) printText(changes []control.Change, done []control.Applied
 		taken[a.Change.ID] = true
 		c := byID[a.Change.ID]
 		if a.Reason == "" {
-			fmt.Fprintf(o.app.Out, "applied     %s\n", printable(c.Path))
+			fmt.Fprintf(o.app.Out, "applied     %s%s\n", printable(c.Path), runsNote(o.runs[c.ID]))
 		} else {
 			fmt.Fprintf(o.app.Out, "not taken   %s: %s\n", printable(c.Path), printable(a.Reason))
 		}
@@ -196,10 +196,7 @@ func (o diffOptions) reviewDiff(ctx context.Context, box *sandbox) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case o.asJSON:
-		return printJSON(o.app.Out, append([]control.Change{}, changes...))
-	case o.patch:
+	if o.patch && !o.asJSON {
 		for _, c := range changes {
 			if err := o.app.patchOf(ctx, box, o.app.patchOut(), c); err != nil {
 				return err
@@ -207,10 +204,25 @@ func (o diffOptions) reviewDiff(ctx context.Context, box *sandbox) error {
 		}
 		return nil
 	}
+	runs, err := reasons(box.spec.Project, changes)
+	if err != nil {
+		return err
+	}
+	return o.printWaiting(changes, runs)
+}
+
+func (o diffOptions) printWaiting(changes []control.Change, runs map[string]string) error {
+	if o.asJSON {
+		out := []markedWaiting{}
+		for _, c := range changes {
+			out = append(out, markedWaiting{c, runs[c.ID]})
+		}
+		return printJSON(o.app.Out, out)
+	}
 	for _, refused := range []bool{false, true} { // apart
 		for _, c := range changes {
 			if (c.Refused != "") == refused {
-				fmt.Fprintln(o.app.Out, printable(changeLine(c)))
+				fmt.Fprintln(o.app.Out, printable(changeLine(c)+runsNote(runs[c.ID])))
 			}
 		}
 	}

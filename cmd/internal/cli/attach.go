@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,6 +21,8 @@ import (
 type attachment struct {
 	stdin bool
 	tty   ttyMode
+	// ended, if there is one, says at the end what else there is to know of the guest's work.
+	ended func()
 }
 
 // attach runs request in the guest with this process' streams and returns its exit
@@ -34,11 +37,13 @@ func (a *app) attach(ctx context.Context, box *sandbox, request control.ExecRequ
 	if how.stdin {
 		streams.Stdin = endOnError{a.In}
 	}
+	restore := func() {}
 	if a.wantsTTY(how) {
-		restore, err := a.makeRaw()
+		back, err := a.makeRaw()
 		if err != nil {
 			return exitError{statusSbx, err}
 		}
+		restore = sync.OnceFunc(back)
 		defer restore()
 		request.TTY, request.Term = true, a.getenv("TERM")
 		size := a.size()
@@ -55,8 +60,12 @@ func (a *app) attach(ctx context.Context, box *sandbox, request control.ExecRequ
 	if err != nil {
 		return exitError{statusSbx, err}
 	}
+	restore() // lines of ours begin where lines begin
 	a.reportRefusals(box, logged)
 	a.reportMirror(ctx, box, before)
+	if how.ended != nil {
+		how.ended()
+	}
 	if status == 0 {
 		return nil
 	}

@@ -103,13 +103,16 @@ func (o runOptions) run(cmd *cobra.Command, args []string) error {
 		return exitError{statusSbx, err}
 	}
 	defer box.close()
-	if _, err := box.client.Checkpoint(cmd.Context(), "run "+agent.Name); err != nil {
+	how := attachment{stdin: true}
+	if id, err := box.client.Checkpoint(cmd.Context(), "run "+agent.Name); err != nil {
 		o.app.warn(fmt.Sprintf("no checkpoint to come back to: %v", err))
+	} else {
+		how.ended = func() { o.app.reportHanded(box, id) }
 	}
 	request := control.ExecRequest{
 		Argv: slices.Concat(agent.Command, o.args), Dir: guestDir(box.spec, o.app.Dir), Env: agent.Env,
 	}
-	return o.app.attach(cmd.Context(), box, request, attachment{stdin: true})
+	return o.app.attach(cmd.Context(), box, request, how)
 }
 
 // up asks for a key that is missing and starts this folder's sandbox as `sbx up` does.

@@ -32,5 +32,9 @@ func (a *app) shell(ctx context.Context, name, user string) error {
 	}
 	defer box.close()
 	request := control.ExecRequest{Dir: guestDir(box.spec, a.Dir), User: user}
-	return a.attach(ctx, box, request, attachment{stdin: true})
+	how := attachment{stdin: true}
+	if id := latest(box); id != 0 {
+		how.ended = func() { a.reportHanded(box, id) }
+	}
+	return a.attach(ctx, box, request, how)
 }

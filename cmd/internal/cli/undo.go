@@ -35,7 +35,11 @@ func (a *app) journalOf(name string) (*kept, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &kept{box: box, dir: box.files.JournalDir()}
+	return keptOf(box)
+}
+
+func keptOf(box *sandbox) (k *kept, err error) {
+	k = &kept{box: box, dir: box.files.JournalDir()}
 	k.checkpoints, err = journal.Checkpoints(k.dir)
 	if err == nil && len(k.checkpoints) == 0 {
 		err = hintf(fmt.Errorf("sandbox %q has no checkpoint yet", box.name), "one is made at every: sbx up")
@@ -295,6 +299,7 @@ func newDiff(a *app) *cobra.Command {
 		Use: "diff [CHECKPOINT]", Short: "Show what the guest did to your files",
 		Long: "Lists the files that differ from a checkpoint (the latest one, if none is named) because of the guest: A made,\n" +
 			"D gone, M changed, T of another kind, m mode alone, ? it cannot be looked at. With --patch also as a unified diff.\n" +
+			"What your tools run or obey later (build files, CI, what git reads, executable files) is marked with the reason.\n" +
 			"In mode review, without a checkpoint, it lists what the guest changed in its copy and `sbx apply` would take.",
 		Example: "  sbx diff\n  sbx diff 3 --patch",
 		RunE:    interruptible(func(ctx context.Context, args []string) error { return o.run(ctx, args) }),
@@ -336,14 +341,26 @@ func (o diffOptions) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if o.asJSON {
-		return printJSON(o.app.Out, append([]journal.Change{}, changes...))
-	}
-	if o.patch {
+	if o.patch && !o.asJSON {
 		return history.Patch(o.app.patchOut(), root, changes)
 	}
+	handed, err := guard.NewHanded()
+	if err != nil {
+		return err
+	}
+	out := []marked{} // in JSON, none is a list too
 	for _, c := range changes {
-		note := ""
+		out = append(out, marked{c, c.Handed(handed, root)})
+	}
+	return o.print(out)
+}
+
+func (o diffOptions) print(changes []marked) error {
+	if o.asJSON {
+		return printJSON(o.app.Out, changes)
+	}
+	for _, c := range changes {
+		note := runsNote(c.Runs)
 		if c.ByHost {
 			note += " (changed by you since)"
 		}
