@@ -51,7 +51,7 @@ type Config struct {
 	MaxFile int64
 	// MaxDeletes is tree.Options.MaxDeletes.
 	MaxDeletes int
-	// Reserve is what stays free on the host's disk, in bytes; 0: 1 GiB.
+	// Reserve is what stays free on the host's disk, in bytes; 0: 1 GiB, less: nothing.
 	Reserve int64
 	// Journal records what the mirror replaces in the host's folder; nil: nothing is kept.
 	Journal journal.Keeper
