@@ -56,7 +56,7 @@ type Workspace struct {
 	Protect []Text  `yaml:"protect" jsonschema:"description=more paths that the guest may read and never write"`
 	Mask    []Text  `yaml:"mask" jsonschema:"description=more files whose content the guest never sees; with ! before one it does"`
 	Ignore  []Text  `yaml:"ignore" jsonschema:"description=rules as in a .gitignore for what modes sync and review leave alone on both sides"`
-	Reserve Reserve `yaml:"reserve" jsonschema:"description=how much of the host's disk stays free whatever the guest writes; 1GiB by default or a tenth of a small disk; a project can only ask for more"`
+	Reserve Reserve `yaml:"reserve" jsonschema:"description=of the host's disk the guest leaves this free; 1GiB by default; here only more"`
 }
 
 // UserWorkspace is what of the workspace is the user's word alone.

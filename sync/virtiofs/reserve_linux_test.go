@@ -100,7 +100,8 @@ func guestFillsDisk(t *testing.T) {
 	if got := w.available(w.work); got > int64(len(data))+64<<10 {
 		t.Errorf("the guest is told of %d bytes", got)
 	}
-	if got := log.take(); !strings.Contains(got, "level=WARN msg=\"no room for the guest: the rest of the disk is the host's\" export=work free=") || strings.Count(got, "\n") != 1 {
+	const line = `level=WARN msg="no room for the guest: the rest of the disk is the host's" export=work free=`
+	if got := log.take(); !strings.Contains(got, line) || strings.Count(got, "\n") != 1 {
 		t.Errorf("the log has %q", got)
 	}
 	w.check(w.truncate(node, at-mib))
@@ -136,6 +137,10 @@ func TestReserveIsNotUsed(t *testing.T) {
 		"write":    func() error { return w.writeAt(h, "x", 0) },
 		"far":      func() error { return w.writeAt(h, "x", 1<<40) },
 		"grow":     func() error { return w.truncate(node, 1<<40) },
+		"grow by handle": func() error {
+			_, err := w.fuse(4, node, words(1<<3|1<<6, 0), pack(h, 1<<20, 0, 0, 0, 0), words(0, 0, 0, 0, 0, 0, 0, 0))
+			return err
+		},
 		"allocate": func() error { return w.allocate(node, h, 0, 0, 1<<20) },
 		"no end":   func() error { return w.allocate(node, h, 0, 1, 1<<63-1) },
 		"zero":     func() error { return w.allocate(node, h, unix.FALLOC_FL_ZERO_RANGE, 0, 4096) },

@@ -1,7 +1,11 @@
 package share
 
 import (
+	"errors"
+	"log/slog"
 	"math"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -111,6 +115,35 @@ func TestRoomOfManyWriters(t *testing.T) {
 	}
 	if r.flying.Load() != 0 {
 		t.Errorf("%d bytes are in flight for ever", r.flying.Load())
+	}
+}
+
+// TestRoomWithoutHoles: where a file system has none, what lies before a write or a new end takes room.
+func TestRoomWithoutHoles(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for dense, want := range map[bool]error{false: nil, true: unix.ENOSPC} {
+		_, r := newDisk(1<<40, 1<<31, 0)
+		r.dense = dense
+		tree := &Tree{opts: Options{Log: slog.New(slog.DiscardHandler)}}
+		h := &handle{fd: int(f.Fd()), export: &export{room: r}}
+		for what, n := range map[string]int64{"far": h.reaching(1<<40, 1), "at the end of numbers": h.reaching(math.MaxInt64, 1)} {
+			if err := tree.within(h.export, n, func() error { return nil }); !errors.Is(err, want) {
+				t.Errorf("%s, dense %v: %v", what, dense, err)
+			}
+		}
+		if n := h.reaching(0, 1); n != 1 {
+			t.Errorf("a write at the beginning takes %d", n)
+		}
+		if err := tree.resize(h.export, h.fd, 1<<40); !errors.Is(err, want) {
+			t.Errorf("larger, dense %v: %v", dense, err)
+		}
+		if err := tree.resize(h.export, h.fd, 0); err != nil {
+			t.Errorf("smaller: %v", err)
+		}
 	}
 }
 
