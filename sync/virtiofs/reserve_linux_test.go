@@ -127,16 +127,16 @@ func TestReserveIsNotUsed(t *testing.T) {
 	h, err := w.openToWrite(node, 0)
 	w.check(err)
 	for what, take := range map[string]func() error{
-		"create":   func() error { _, _, err := w.create(w.work, "new", unix.O_RDWR, 0o644); return err },
-		"tmpfile":  func() error { _, err := w.fuse(51, w.work, words(unix.O_RDWR, 0o644, 0, 0), name("/")); return err },
-		"mkdir":    func() error { _, err := w.fuse(9, w.work, words(0o755, 0), name("new")); return err },
-		"mknod":    func() error { _, err := w.fuse(8, w.work, words(unix.S_IFIFO|0o644, 0, 0, 0), name("new")); return err },
-		"symlink":  func() error { _, err := w.fuse(6, w.work, name("new", "target")); return err },
-		"link":     func() error { _, err := w.fuse(13, w.work, pack(node), name("new")); return err },
-		"xattr":    func() error { _, err := w.fuse(21, node, words(1, 0), name("user.a"), []byte("x")); return err },
-		"write":    func() error { return w.writeAt(h, "x", 0) },
-		"far":      func() error { return w.writeAt(h, "x", 1<<40) },
-		"grow":     func() error { return w.truncate(node, 1<<40) },
+		"create":  func() error { _, _, err := w.create(w.work, "new", unix.O_RDWR, 0o644); return err },
+		"tmpfile": func() error { _, err := w.fuse(51, w.work, words(unix.O_RDWR, 0o644, 0, 0), name("/")); return err },
+		"mkdir":   func() error { _, err := w.fuse(9, w.work, words(0o755, 0), name("new")); return err },
+		"mknod":   func() error { _, err := w.fuse(8, w.work, words(unix.S_IFIFO|0o644, 0, 0, 0), name("new")); return err },
+		"symlink": func() error { _, err := w.fuse(6, w.work, name("new", "target")); return err },
+		"link":    func() error { _, err := w.fuse(13, w.work, pack(node), name("new")); return err },
+		"xattr":   func() error { _, err := w.fuse(21, node, words(1, 0), name("user.a"), []byte("x")); return err },
+		"write":   func() error { return w.writeAt(h, "x", 0) },
+		"far":     func() error { return w.writeAt(h, "x", 1<<40) },
+		"grow":    func() error { return w.truncate(node, 1<<40) },
 		"grow by handle": func() error {
 			_, err := w.fuse(4, node, words(1<<3|1<<6, 0), pack(h, 1<<20, 0, 0, 0, 0), words(0, 0, 0, 0, 0, 0, 0, 0))
 			return err
