@@ -19,6 +19,9 @@ type texter interface{ UnmarshalText([]byte) error }
 // placed is a value that wants to know where it stands.
 type placed interface{ setPosition(Position) }
 
+// unitless is a text that may be written as the number 0: nothing has no unit.
+type unitless interface{ takesZero() }
+
 // scalar is a leaf outside lists, as text: what the layers are made of.
 type scalar struct {
 	text string
@@ -121,7 +124,10 @@ func cut(s string) string {
 }
 
 func (d *decoder) text(n ast.Node, t texter, key string) {
-	s, ok := d.stringOf(n, key)
+	s, ok := "0", isZero(n, t)
+	if !ok {
+		s, ok = d.stringOf(n, key)
+	}
 	if !ok {
 		return
 	}
@@ -130,6 +136,12 @@ func (d *decoder) text(n ast.Node, t texter, key string) {
 	if err := t.UnmarshalText([]byte(s)); err != nil {
 		d.rep.add(where, "%s: %v", name(key), err)
 	}
+}
+
+func isZero(n ast.Node, t texter) bool {
+	_, number := n.(*ast.IntegerNode)
+	_, may := t.(unitless)
+	return number && may && n.GetToken().Value == "0"
 }
 
 // stringOf takes text alone: an unquoted 3000, true or 1e3 is another type in

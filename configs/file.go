@@ -56,11 +56,13 @@ type Workspace struct {
 	Protect []Text  `yaml:"protect" jsonschema:"description=more paths that the guest may read and never write"`
 	Mask    []Text  `yaml:"mask" jsonschema:"description=more files whose content the guest never sees; with ! before one it does"`
 	Ignore  []Text  `yaml:"ignore" jsonschema:"description=rules as in a .gitignore for what modes sync and review leave alone on both sides"`
+	Reserve Reserve `yaml:"reserve" jsonschema:"description=of the host's disk the guest leaves this free; 1GiB by default; here only more"`
 }
 
 // UserWorkspace is what of the workspace is the user's word alone.
 type UserWorkspace struct {
-	Server Text `yaml:"server"` // sbx, or virtiofsd, which protects, masks and keeps nothing
+	Server  Text    `yaml:"server"`  // sbx, or virtiofsd, which protects, masks and keeps nothing
+	Reserve Reserve `yaml:"reserve"` // 0 for none
 }
 
 // Mount is one more folder of the host. Source may be relative to the project.

@@ -60,6 +60,9 @@ func (Size) JSONSchema() *jsonschema.Schema {
 	return &jsonschema.Schema{Type: "string", Pattern: sizePattern, Examples: []any{"4GiB"}}
 }
 
+// JSONSchema is a Size: 0 is for the user's own file.
+func (Reserve) JSONSchema() *jsonschema.Schema { return Size(0).JSONSchema() }
+
 // JSONSchema is a text in one of the three forms.
 func (Port) JSONSchema() *jsonschema.Schema {
 	return &jsonschema.Schema{Type: "string", Pattern: portPattern, Examples: []any{"3000", "8080:80", "127.0.0.1:8080:80"}}

@@ -49,6 +49,26 @@ func (s Size) String() string {
 	return strconv.FormatInt(int64(s/Size(machine.MiB)), 10) + "MiB"
 }
 
+// Reserve is a Size that remembers where it stands. It may be 0, which needs no unit.
+type Reserve struct {
+	Size
+	at Position // the zero Position if it is not set
+}
+
+func (r *Reserve) setPosition(at Position) { r.at = at }
+
+// UnmarshalText takes what Size does, and 0.
+func (r *Reserve) UnmarshalText(text []byte) error {
+	if string(text) == "0" {
+		return nil
+	}
+	return r.Size.UnmarshalText(text)
+}
+
+func (*Reserve) takesZero() {}
+
+func (r Reserve) set() bool { return r.at != Position{} }
+
 // Port publishes a port of the guest: "3000" (the same port on 127.0.0.1),
 // "8080:80" (host:guest), "127.0.0.1:8080:80", "[::1]:8080:80". Host port 0 takes
 // any free one.

@@ -41,6 +41,7 @@ func (b *builder) workspace() {
 	w.Mask = b.masks()
 	w.Ignore = b.ignored(w.Mode)
 	w.Server = b.server(w)
+	w.Reserve = b.reserve(w)
 	b.c.Workspace = w
 }
 
@@ -66,9 +67,35 @@ func (b *builder) server(w machine.Workspace) string {
 	case len(b.file.Workspace.Mounts) > 0:
 		b.rep.add(b.file.Workspace.Mounts[0].at, "workspace.mounts: virtiofsd, which your own file chose at %s, serves the project alone", s.at)
 	default:
-		b.warn("%s: virtiofsd serves the project as it is: nothing is protected or masked, there is no diff and no undo", s.at)
+		b.warn("%s: virtiofsd serves the project as it is: nothing is protected or masked, no room is reserved, there is no diff and no undo", s.at)
 	}
 	return s.Text
+}
+
+// reserve is what stays free on the host's disk. It is the user's word; a project may only ask for more.
+func (b *builder) reserve(w machine.Workspace) machine.Bytes {
+	project, user := b.file.Workspace.Reserve, b.user.Workspace.Reserve
+	kept, least := machine.Bytes(0), machine.DefaultReserve
+	if user.set() {
+		least = machine.Bytes(user.Size)
+		if kept = least; kept == 0 {
+			kept = machine.NoReserve
+		}
+	}
+	source, from := sourceUser, user
+	switch {
+	case project.set() && project.Size == 0:
+		b.rep.add(project.at, "workspace.reserve 0: a project can only ask for more than there is; your own file can turn it off")
+	case project.set() && machine.Bytes(project.Size) >= least:
+		source, from, kept = sourceProject, project, machine.Bytes(project.Size)
+	}
+	if from.set() {
+		b.listed("workspace.reserve", source, from.at, from.String())
+	}
+	if kept > 0 && w.Server == machine.ServerVirtiofsd {
+		b.rep.add(from.at, "workspace.reserve: virtiofsd, which your own file chose at %s, keeps none", b.user.Workspace.Server.at)
+	}
+	return kept
 }
 
 // ignored are the rules that modes sync and review leave things alone by.

@@ -31,6 +31,15 @@ func small(t *testing.T, w *world, dir string, kib int) {
 	})
 }
 
+func freeOf(t *testing.T, dir string) int64 {
+	t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	return int64(st.Bavail) * st.Frsize
+}
+
 // fill takes all that is left of a disk.
 func fill(t *testing.T, path string) {
 	t.Helper()
@@ -63,7 +72,7 @@ tried("allocate", allocate)
 print(open("kept").read())
 `
 
-// TestVMFullDisk: the disk of the workspace is full, and the one of the journal.
+// TestVMFullDisk: the disk of the workspace is full, but for what the guest may not use, and the one of the journal.
 func TestVMFullDisk(t *testing.T) {
 	w := newWorld(t, "full")
 	if os.Geteuid() != 0 {
@@ -78,6 +87,10 @@ func TestVMFullDisk(t *testing.T) {
 	if r.status == 0 || !strings.Contains(r.err, "No space left on device") {
 		t.Errorf("dd: status %d after %v: %s", r.status, r.took, r.err)
 	}
+	const reserve = 16384 << 10 / 10
+	if free := freeOf(t, w.project); free < reserve {
+		t.Errorf("the guest left %d bytes, and may not go below %d", free, reserve)
+	}
 	out := w.ok(t, "exec", "--", "timeout", "60", "python3", "full.py")
 	for _, want := range []string{"write ENOSPC\n", "allocate ENOSPC\n", "kept\n"} {
 		if !strings.Contains(out, want) {
@@ -87,9 +100,12 @@ func TestVMFullDisk(t *testing.T) {
 	if !strings.Contains(out, "memory ENOSPC\n") && !strings.Contains(out, "memory EIO\n") {
 		t.Errorf("written to memory: %q", out)
 	}
-	w.sh(t, "./program && rm filler more && echo again > new && cat new kept")
+	w.sh(t, "./program && rm -f filler more && echo again > new && cat new kept")
 	if got := w.read(t, "kept") + w.read(t, "new"); got != "keptagain\n" {
 		t.Errorf("afterwards: %q", got)
+	}
+	if log := w.ok(t, "logs", "--kind", "files"); !strings.Contains(log, "no room for the guest") {
+		t.Errorf("the log does not say so:\n%s", tail(log))
 	}
 	t.Run("journal", func(t *testing.T) { testFullJournal(t, w) })
 }

@@ -71,6 +71,12 @@ const (
 	ServerVirtiofsd = "virtiofsd"
 )
 
+// Values of Workspace.Reserve.
+const (
+	DefaultReserve       = GiB
+	NoReserve      Bytes = -1
+)
+
 // Workspace is the project's folder in the guest and the mounts beside it.
 type Workspace struct {
 	Mode    string   `json:"mode"`
@@ -80,6 +86,9 @@ type Workspace struct {
 	Mask    []string `json:"mask,omitempty"`
 	// Ignore are rules as in a .gitignore for what modes sync and review leave alone.
 	Ignore []string `json:"ignore,omitempty"`
+	// Reserve stays free on the host's disk, whatever the guest writes to its folders; 0 is DefaultReserve, or a tenth of a
+	// small file system.
+	Reserve Bytes `json:"reserve,omitempty"`
 	// Server of mode mount; empty is our own.
 	Server string `json:"server,omitempty"`
 }

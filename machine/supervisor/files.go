@@ -88,6 +88,7 @@ func (s *Supervisor) startFileServer(context.Context) error {
 	config := virtiofs.Config{
 		Exports: s.exports(), GuestUID: uint32(s.spec.User.UID), GuestGID: uint32(s.spec.User.GID),
 		Label: "up", Protect: s.spec.Workspace.Protect, Mask: s.spec.Workspace.Mask,
+		Reserve: int64(s.spec.Workspace.Reserve),
 	}
 	if !s.mirrored() { // the mirror keeps the journal then
 		config.Journal = journalPath

@@ -57,6 +57,7 @@ func (s *Supervisor) startMirror(ctx context.Context) error {
 	w := s.spec.Workspace
 	cfg := mirror.Config{
 		Root: s.spec.Project, State: s.files.MirrorState(), Review: w.Mode == machine.ModeReview, Protect: w.Protect, Mask: w.Mask, Ignore: w.Ignore, Log: log,
+		Reserve: int64(w.Reserve),
 		Remote: mirror.Remote{
 			Dir: w.Target,
 			Agent: func(ctx context.Context) (io.ReadWriteCloser, error) {

@@ -51,7 +51,7 @@ type Config struct {
 	MaxFile int64
 	// MaxDeletes is tree.Options.MaxDeletes.
 	MaxDeletes int
-	// Reserve is what stays free on the host's disk, in bytes; 0: 1 GiB.
+	// Reserve is what stays free on the host's disk, in bytes; 0: 1 GiB, or a tenth of a small disk; less: nothing.
 	Reserve int64
 	// Journal records what the mirror replaces in the host's folder; nil: nothing is kept.
 	Journal journal.Keeper
@@ -114,9 +114,6 @@ type Session struct {
 func Start(ctx context.Context, cfg Config) (*Session, error) {
 	if cfg.MaxFile == 0 {
 		cfg.MaxFile = defaultMaxFile
-	}
-	if cfg.Reserve == 0 {
-		cfg.Reserve = defaultReserve
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

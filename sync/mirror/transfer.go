@@ -98,6 +98,22 @@ func (e *engine) puts(ctx context.Context, side tree.Side, puts []tree.Action, r
 // errLost says that the other side does not answer any more.
 var errLost = errors.New("the guest's copy does not answer")
 
+// hasRoom tells whether so many bytes leave the reserve on the host's disk.
+func (e *engine) hasRoom(n int64) error {
+	free, size, err := e.root.Free()
+	if err != nil {
+		return errors.Join(errNoSpace, err)
+	}
+	reserve := e.reserve
+	if reserve == 0 {
+		reserve = min(defaultReserve, size/10)
+	}
+	if free-n < reserve {
+		return errNoSpace
+	}
+	return nil
+}
+
 // transfer stages one file and gives its staged name.
 func (e *engine) transfer(ctx context.Context, a tree.Action) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, deadline(a.Want.Size))
@@ -105,9 +121,8 @@ func (e *engine) transfer(ctx context.Context, a tree.Action) (string, error) {
 	dst, _ := e.replica(a.Side)
 	src, _ := e.replica(tree.Host + tree.Guest - a.Side)
 	if a.Side == tree.Host {
-		free, err := e.root.Free()
-		if err != nil || free-a.Want.Size < e.reserve {
-			return "", errors.Join(errNoSpace, err)
+		if err := e.hasRoom(a.Want.Size); err != nil {
+			return "", err
 		}
 	}
 	same := e.pieces(ctx, dst, src, a)

@@ -84,6 +84,7 @@ func TestRows(t *testing.T) {
 		t.Run(name, func(t *testing.T) { row(t, newWorld(t)) })
 	}
 	t.Run("W48_mounts_of_the_host", mountsOfTheHost)
+	t.Run("W51_a_guest_that_fills_the_disk", guestFillsDisk)
 }
 
 func namesAreBytes(t *testing.T, w *world) {

@@ -114,7 +114,7 @@ func open(cfg Config, kept *journal.Writer, logger *slog.Logger) (*share.Tree, e
 		return nil, fmt.Errorf("limit of descriptors: %w", err)
 	}
 	o := share.Options{
-		GuestUID: cfg.GuestUID, GuestGID: cfg.GuestGID, HostUID: uint32(os.Geteuid()), Guard: matcher, Mask: mask, Journal: kept, Log: logger,
+		GuestUID: cfg.GuestUID, GuestGID: cfg.GuestGID, HostUID: uint32(os.Geteuid()), Guard: matcher, Mask: mask, Journal: kept, Log: logger, Reserve: cfg.Reserve,
 		MaxOpen: int(min(limit.Cur-min(limit.Cur/2, reserved), maxOpen)),
 	}
 	for _, e := range cfg.Exports {

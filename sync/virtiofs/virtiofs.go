@@ -53,6 +53,9 @@ type Config struct {
 	Mask []string `json:"mask,omitempty"`
 	// Journal is a folder of the server's own that keeps what the guest changes, see package journal; empty: nothing is kept.
 	Journal string `json:"journal,omitempty"`
+	// Reserve is how many bytes stay free on the file systems of the exports, whatever the guest writes. 0: 1 GiB, or a
+	// tenth of a file system that is small; less: none.
+	Reserve int64 `json:"reserve,omitempty"`
 	// Label of the checkpoint that begins with the server.
 	Label string `json:"label,omitempty"`
 }

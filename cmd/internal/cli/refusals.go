@@ -40,8 +40,12 @@ func (a *app) reportRefusals(box *sandbox, since int64) {
 	if _, err := f.Seek(since, io.SeekStart); err != nil {
 		return
 	}
-	if count, paths := refusals(io.LimitReader(f, maxFilesLog)); count > 0 {
+	count, paths, full := refusals(io.LimitReader(f, maxFilesLog))
+	if count > 0 {
 		fmt.Fprintln(a.Err, printable(refusalText(count, paths)))
+	}
+	if full {
+		fmt.Fprintln(a.Err, "sbx: a folder's disk has no more room for the guest: free some, or set workspace.reserve in your config.yaml (sbx logs --kind files)")
 	}
 }
 
@@ -55,11 +59,12 @@ func refusalText(count int, paths []string) string {
 }
 
 // refusals counts the refusals of a log and gives their paths, each once. A line counts for those that the log
-// left out before it, too.
-func refusals(log io.Reader) (count int, paths []string) {
+// left out before it, too. full is whether the guest was refused room on the disk.
+func refusals(log io.Reader) (count int, paths []string, full bool) {
 	lines := bufio.NewScanner(log)
 	for lines.Scan() {
 		line := lines.Text()
+		full = full || strings.Contains(line, `msg="no room for the guest: `)
 		if !strings.Contains(line, "refused") || !strings.Contains(line, " path=") {
 			continue
 		}
@@ -68,7 +73,7 @@ func refusals(log io.Reader) (count int, paths []string) {
 			paths = append(paths, path)
 		}
 	}
-	return count, paths
+	return count, paths, full
 }
 
 // field is a value of a line of log/slog's text form.

@@ -15,8 +15,8 @@ func TestW102_ReportAtTheEnd(t *testing.T) {
 	l.Warn("write to a protected path refused", "export", "workspace", "path", ".git/hooks/x", "left_out", 0)
 	l.Warn("write to a protected path refused", "export", "workspace", "path", ".git/hooks/x", "left_out", 3)
 	l.Warn("change of a masked path refused", "export", "workspace", "path", "a \"b\"\x1b[2J/.env", "left_out", 0)
-	count, paths := refusals(&log)
-	if count != 6 || len(paths) != 2 || paths[0] != ".git/hooks/x" || paths[1] != "a \"b\"\x1b[2J/.env" {
+	count, paths, full := refusals(&log)
+	if full || count != 6 || len(paths) != 2 || paths[0] != ".git/hooks/x" || paths[1] != "a \"b\"\x1b[2J/.env" {
 		t.Errorf("%d refusals of %q", count, paths)
 	}
 	text := printable(refusalText(count, paths))
@@ -26,7 +26,11 @@ func TestW102_ReportAtTheEnd(t *testing.T) {
 	if text := refusalText(9, []string{"1", "2", "3", "4", "5", "6", "7"}); !strings.Contains(text, "and 2 more") {
 		t.Errorf("%q", text)
 	}
-	if count, _ := refusals(strings.NewReader("garbage\nrefused\n")); count != 0 {
+	if count, _, full := refusals(strings.NewReader("garbage\nrefused\nno room for the guest: \n")); count != 0 || full {
 		t.Errorf("%d refusals in garbage", count)
+	}
+	l.Warn("no room for the guest: the rest of the disk is the host's", "export", "workspace", "free", 1, "reserve", 2, "left_out", 0)
+	if count, _, full := refusals(&log); count != 0 || !full {
+		t.Errorf("a full disk: %d refusals, %v", count, full)
 	}
 }

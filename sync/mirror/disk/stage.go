@@ -224,13 +224,13 @@ func (r *Root) Reopen(name string) (*os.File, error) {
 	return fileOf(fd, name, err)
 }
 
-// Free is how many bytes may still be written to the folder's file system.
-func (r *Root) Free() (int64, error) {
+// Free is how many bytes may still be written to the folder's file system, and how many it has in all.
+func (r *Root) Free() (free, size int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(r.dir.Fd()), &st); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // the types differ by system
+	return int64(st.Bavail) * int64(st.Bsize), int64(st.Blocks) * int64(st.Bsize), nil //nolint:unconvert // the types differ by system
 }
 
 // ReadStaged reads a staged file of at most so many bytes.

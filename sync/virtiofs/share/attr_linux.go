@@ -169,7 +169,7 @@ func (t *Tree) setSize(n *node, in *fuse.SetAttrIn) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return retry(func() error { return unix.Ftruncate(fd, int64(in.Size)) })
+	return t.resize(n.export, fd, int64(in.Size))
 }
 
 // setSizeOf is setSize by an open file, which must be the node's: that one was looked at.
@@ -189,7 +189,7 @@ func (t *Tree) setSizeOf(h *handle, n *node, size int64) error {
 		return err
 	}
 	defer t.after(e)
-	return retry(func() error { return unix.Ftruncate(h.fd, size) })
+	return t.resize(n.export, h.fd, size)
 }
 
 func (t *Tree) setTimes(n *node, in *fuse.SetAttrIn) error {
@@ -247,5 +247,6 @@ func (t *Tree) StatFs(_ <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) 
 		Blocks: st.Blocks, Bfree: st.Bfree, Bavail: st.Bavail, Files: st.Files, Ffree: st.Ffree,
 		Bsize: uint32(st.Bsize), Frsize: uint32(st.Frsize), NameLen: uint32(st.Namelen),
 	}
+	n.export.withoutReserve(&st, out)
 	return fuse.OK
 }

@@ -220,7 +220,11 @@ func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (*handle, fu
 			return nil, status(err)
 		}
 	}
-	fd, err := beneath(dir.fd, name, flags, in.Mode&0o777)
+	fd := -1
+	err = t.making(dir, name, func() (err error) {
+		fd, err = beneath(dir.fd, name, flags, in.Mode&0o777)
+		return err
+	})
 	if err != nil {
 		return nil, status(err)
 	}
@@ -264,7 +268,11 @@ func (t *Tree) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut
 		return fuse.EROFS
 	}
 	flags := int(in.Flags&openFlags) | int(in.Flags&unix.O_EXCL) | unix.O_TMPFILE
-	fd, err := beneath(dir.fd, ".", flags, in.Mode&0o777)
+	fd := -1
+	err := t.within(dir.export, 0, func() (err error) {
+		fd, err = beneath(dir.fd, ".", flags, in.Mode&0o777)
+		return err
+	})
 	if err != nil {
 		return status(err)
 	}

@@ -69,12 +69,17 @@ func (t *Tree) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint3
 	if h.pointer != guard.NoPointer {
 		return t.point(h, in.Offset, data)
 	}
-	flags := 0
+	flags, takes := 0, int64(0)
+	for _, piece := range data {
+		takes += int64(len(piece))
+	}
 	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		flags = unix.RWF_APPEND
+	} else {
+		takes = h.reaching(int64(in.Offset), takes)
 	}
 	var n int
-	err := t.changing(h, func() error {
+	err := t.writing(h, takes, func() error {
 		return retry(func() (err error) {
 			n, err = unix.Pwritev2(h.fd, data, int64(in.Offset), flags)
 			return err
@@ -122,9 +127,13 @@ func (t *Tree) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if h.pointer != guard.NoPointer {
 		return fuse.EPERM
 	}
-	return status(t.changing(h, func() error {
+	allocate := func() error {
 		return retry(func() error { return unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)) })
-	}))
+	}
+	if in.Mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_COLLAPSE_RANGE) != 0 { // it makes room
+		return status(t.changing(h, allocate))
+	}
+	return status(t.writing(h, h.reaching(int64(in.Offset), int64(in.Length)), allocate))
 }
 
 // Lseek implements fuse.RawFileSystem: data and holes, all else is the guest kernel's.
@@ -162,8 +171,9 @@ func (t *Tree) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint3
 	const most = 1 << 30 // the answer has 32 bits, and one call should end
 	in1, in2 := int64(in.OffIn), int64(in.OffOut)
 	var n int
-	err := t.changing(to, func() (err error) {
-		n, err = unix.CopyFileRange(from.fd, &in1, to.fd, &in2, int(min(in.Len, most)), 0)
+	size := min(in.Len, most)
+	err := t.writing(to, to.reaching(in2, int64(size)), func() (err error) {
+		n, err = unix.CopyFileRange(from.fd, &in1, to.fd, &in2, int(size), 0)
 		return err
 	})
 	return uint32(max(n, 0)), status(err)

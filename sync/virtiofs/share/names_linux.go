@@ -238,7 +238,7 @@ func (t *Tree) make(id uint64, name string, kind uint32, out *fuse.EntryOut, f f
 			return status(err)
 		}
 	}
-	if err := f(dir.fd); err != nil {
+	if err := t.making(dir, name, func() error { return f(dir.fd) }); err != nil {
 		return status(err)
 	}
 	t.after(e)

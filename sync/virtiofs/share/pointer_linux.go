@@ -82,18 +82,22 @@ func (t *Tree) point(h *handle, offset uint64, data [][]byte) (uint32, fuse.Stat
 		}
 		return 0, t.refuse(why, h.export, parts)
 	}
-	err = t.changed(h, func() error {
-		n, err := unix.Pwrite(h.fd, content, 0)
-		if err == nil && n < len(content) {
-			err = io.ErrShortWrite
-		}
-		if err != nil {
-			unix.Ftruncate(h.fd, 0) //nolint:errcheck // half of one is refused by git
-		}
-		return err
+	err = t.within(h.export, int64(len(content)), func() error {
+		return t.changed(h, func() error { return putPointer(h.fd, content) })
 	})
 	if err != nil {
 		return 0, status(err)
 	}
 	return uint32(len(content)), fuse.OK
+}
+
+func putPointer(fd int, content []byte) error {
+	n, err := unix.Pwrite(fd, content, 0)
+	if err == nil && n < len(content) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		unix.Ftruncate(fd, 0) //nolint:errcheck // half of one is refused by git
+	}
+	return err
 }

@@ -41,6 +41,7 @@ type Options struct {
 	Guard              *guard.Matcher
 	Mask               *guard.Mask
 	Journal            *journal.Writer // nil keeps nothing
+	Reserve            int64           // free bytes of the exports' file systems that the guest may not use; 0: the default, less: none
 	Log                *slog.Logger
 }
 
@@ -92,6 +93,7 @@ type export struct {
 	Export
 	index int
 	fd    int
+	room  *room // nil where the guest may use all that is free
 }
 
 // Open opens the exports. The tree holds descriptors until Close.
@@ -136,6 +138,10 @@ func (t *Tree) addExport(i int, e Export) error {
 	}
 	t.lastID++
 	n := &node{id: t.lastID, key: keyOf(i, st), fd: fd, mode: st.Mode, export: &export{Export: e, index: i, fd: fd}, holders: 1}
+	if err := t.addRoom(n); err != nil {
+		unix.Close(fd)
+		return err
+	}
 	t.exports = append(t.exports, n)
 	t.put(n)
 	return nil

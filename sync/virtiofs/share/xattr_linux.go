@@ -80,7 +80,7 @@ func (t *Tree) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, dat
 		return fuse.Status(unix.E2BIG)
 	}
 	return t.changeXattr(in.NodeId, attr, func(n *node) error {
-		return unix.Setxattr(n.procPath(), attr, data, int(in.Flags))
+		return t.within(n.export, int64(len(data)), func() error { return unix.Setxattr(n.procPath(), attr, data, int(in.Flags)) })
 	})
 }
 
