@@ -45,6 +45,7 @@ func TestVM(t *testing.T) {
 		{"workspace", testWorkspace},
 		{"status", testExitStatus},
 		{"stdin", testStdin},
+		{"shell", testShell},
 		{"stdout", testStdout},
 		{"hundred", testHundred},
 		{"terminal", testTerminal},
@@ -168,6 +169,14 @@ func testStdin(t *testing.T, w *world) {
 		if r := finish(cmd); r.status != 0 || r.out != "" || r.took > 20*time.Second {
 			t.Errorf("cat %s: status %d after %v: %s%s", redirect, r.status, r.took, r.out, r.err)
 		}
+	}
+}
+
+// testShell: a login shell in the workspace, whose status is passed on.
+func testShell(t *testing.T, w *world) {
+	r := w.runIn("pwd\nshopt -q login_shell && echo login\nid -un\nexit 3\n", "shell")
+	if want := w.project + "\nlogin\nagent\n"; r.out != want || r.status != 3 {
+		t.Errorf("%q, status %d, want %q and 3: %s", r.out, r.status, want, r.err)
 	}
 }
 
