@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -34,11 +35,13 @@ func (a *app) attach(ctx context.Context, box *sandbox, request control.ExecRequ
 	if how.stdin {
 		streams.Stdin = endOnError{a.In}
 	}
+	restore := func() {}
 	if a.wantsTTY(how) {
-		restore, err := a.makeRaw()
+		raw, err := a.makeRaw()
 		if err != nil {
 			return exitError{statusSbx, err}
 		}
+		restore = sync.OnceFunc(raw)
 		defer restore()
 		request.TTY, request.Term = true, a.getenv("TERM")
 		size := a.size()
@@ -47,20 +50,26 @@ func (a *app) attach(ctx context.Context, box *sandbox, request control.ExecRequ
 	}
 	before, _ := a.settle(ctx, box)
 	streams.Signals = forwardSignals(ctx, cancel)
-	if !request.TTY && isTerminal(a.Err) {
-		go a.tellQuestions(ctx, box) // a raw terminal is the guest's alone
-	}
+	out, stop := a.watchQuestions(ctx, box, request.TTY)
+	streams.Stdout = out
 	started, logged := time.Now(), filesLogSize(box)
 	status, err := box.client.Exec(ctx, request, streams)
+	stop()
+	restore() // what follows is for a terminal that is not raw
 	if err != nil {
 		return exitError{statusSbx, err}
 	}
 	a.reportRefusals(box, logged)
 	a.reportMirror(ctx, box, before)
+	if status != 0 {
+		a.reportDenials(ctx, box, started)
+	}
+	if request.TTY {
+		a.reportUnanswered(ctx, box, started, status != 0)
+	}
 	if status == 0 {
 		return nil
 	}
-	a.reportDenials(ctx, box, started)
 	return exitError{status: status}
 }
 

@@ -24,6 +24,10 @@ func (a *app) reportDenials(ctx context.Context, box *sandbox, since time.Time) 
 	if err != nil {
 		return
 	}
+	a.printDenials(entries)
+}
+
+func (a *app) printDenials(entries []audit.Entry) {
 	for _, line := range describeDenials(entries) {
 		fmt.Fprintln(a.Err, printable(line))
 	}
