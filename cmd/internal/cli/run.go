@@ -160,8 +160,5 @@ func (a *app) askKey(ctx context.Context, p *plan, agent configs.Agent) error {
 		return err
 	}
 	// Kept for these hosts alone: no other project's file can lead it elsewhere.
-	if _, err := secrets.Set(ctx, key.Name, value, key.Hosts); err != nil {
-		return err
-	}
-	return a.reloadSecrets(ctx) // it may run already
+	return a.keepSecret(ctx, key.Name, value, key.Hosts) // a sandbox may run already
 }
