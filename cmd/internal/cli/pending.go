@@ -85,7 +85,11 @@ func (o pendingOptions) tell(ctx context.Context, box *sandbox, q control.Questi
 	text := fmt.Sprintf("%s wants out of sandbox %s. [o]nce, this [r]un, [w]rite to sbx.yaml, [N]o?", hostPort(q.Name, q.Port), box.name)
 	answer := control.Answer{ID: q.ID, Allow: true, Scope: control.ScopeRun}
 	write := false
-	switch o.app.askWord(text) {
+	word, err := o.app.askWord(ctx, text)
+	if err != nil {
+		return err
+	}
+	switch word {
 	case "o", "once":
 		answer.Scope = control.ScopeOnce
 	case "r", "run":

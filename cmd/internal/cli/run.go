@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -95,7 +96,9 @@ func (o runOptions) run(cmd *cobra.Command, args []string) error {
 		name, err = o.up(ctx, agent)
 		return err
 	})
-	if err := up(cmd, args); err != nil {
+	if err := up(cmd, args); errors.Is(err, errInterrupted) {
+		return err
+	} else if err != nil {
 		return exitError{statusSbx, err}
 	}
 	box, err := o.app.running(cmd.Context(), name)

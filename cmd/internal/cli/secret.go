@@ -154,7 +154,7 @@ func (a *app) askHidden(ctx context.Context, fd int, prompt string) (string, err
 		return strings.TrimSpace(string(got.value)), nil
 	case <-ctx.Done():
 		fmt.Fprintln(a.Err)
-		return "", errors.Join(context.Cause(ctx), term.Restore(fd, before))
+		return "", errors.Join(exitError{statusAsked, errInterrupted}, term.Restore(fd, before))
 	}
 }
 
