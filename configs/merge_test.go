@@ -311,3 +311,26 @@ func TestNothingShownObeysATerminal(t *testing.T) {
 	w = newWorld(t, `name: "\e[2J"`+"\n"+`network: {presets: ["\e]0;x\a"], allow: ["\e[1m"], default: "\e"}`+"\n"+`"\e": 1`+"\n")
 	checkReport(t, w.problems())
 }
+
+// TestPasswordsOfURLsAreNotShown: neither in the line that is shown nor in what is said of it, and the mark stays in place.
+func TestPasswordsOfURLsAreNotShown(t *testing.T) {
+	for name, file := range map[string]string{
+		"another key":    "network: {proxy: \"http://me:hunter2@proxy.test:3128\", allwo: []}\n",
+		"no URL":         "network: {proxy: \"http://me:hunt/er2@hunter2 @proxy.test:x\"}\n",
+		"not closed":     "network: {proxy: \"http://me:hunter2@proxy.test:3128}\n",
+		"wrong type":     "network:\n  proxy: [\"http://me:hunter2@proxy.test\"]\n",
+		"in a wrong key": "resources: {cpus: \"socks5://hunter2:hünter2@proxy.test\"}\n",
+		"as a key":       "\"http://me:hunter2@proxy.test\": 1\n",
+	} {
+		w := newWorld(t, "")
+		w.user(file)
+		if text := w.problems().Error(); strings.Contains(text, "unter2") || strings.Contains(text, "unt/er2") {
+			t.Errorf("%s:\n%s", name, text)
+		}
+	}
+	line := `a: [http://me:hünter@proxy.test, x]`
+	want := "    1 | a: [http://*********@proxy.test, x]\n      | " + strings.Repeat(" ", 32) + "^"
+	if got := excerpt([]byte(line), Position{Line: 1, Column: 33}); got != want {
+		t.Errorf("excerpt\n%s\nwant\n%s", got, want)
+	}
+}

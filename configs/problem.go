@@ -3,6 +3,7 @@ package configs
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,7 +79,7 @@ func newReport() *report { return &report{sources: map[string][]byte{}} }
 
 func (r *report) add(at Position, format string, args ...any) {
 	r.problems = append(r.problems, Problem{
-		Position: at, Text: printable(fmt.Sprintf(format, args...)), Excerpt: excerpt(r.sources[at.File], at),
+		Position: at, Text: withoutUsers(printable(fmt.Sprintf(format, args...))), Excerpt: excerpt(r.sources[at.File], at),
 	})
 }
 
@@ -106,7 +107,7 @@ func excerpt(src []byte, at Position) string {
 	if !ok {
 		return ""
 	}
-	runes := []rune(strings.ReplaceAll(string(line), "\t", " "))
+	runes := []rune(withoutUsers(strings.ReplaceAll(string(line), "\t", " ")))
 	col := min(max(at.Column-1, 0), len(runes))
 	from, to := max(0, col-before), min(len(runes), col+after)
 	text := make([]rune, 0, to-from)
@@ -118,6 +119,18 @@ func excerpt(src []byte, at Position) string {
 	}
 	number := fmt.Sprintf("%5d", at.Line)
 	return fmt.Sprintf("%s | %s\n%s | %s^", number, string(text), strings.Repeat(" ", len(number)), strings.Repeat(" ", col-from))
+}
+
+// userOfURL is what can be user and password in a URL of a text. A password that should have been escaped may have
+// any character in it, so it ends with the last @ of the line.
+var userOfURL = regexp.MustCompile(`://[^\n]*@`)
+
+// withoutUsers hides them, one sign for each, so that what follows stays in its column.
+func withoutUsers(text string) string {
+	return userOfURL.ReplaceAllStringFunc(text, func(found string) string {
+		user := strings.TrimSuffix(strings.TrimPrefix(found, "://"), "@")
+		return "://" + strings.Repeat("*", utf8.RuneCountInString(user)) + "@"
+	})
 }
 
 func lineOf(src []byte, n int) ([]byte, bool) {

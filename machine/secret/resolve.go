@@ -63,7 +63,7 @@ func resolve(ctx context.Context, s *Store, w Wanted, sources []machine.SecretSo
 	if value := getenv(variable); value != "" {
 		return Value{value, "environment"}, nil
 	}
-	value, info, err := s.Get(w.Name)
+	value, info, err := s.Get(ctx, w.Name)
 	if errors.Is(err, ErrNone) {
 		return Value{}, nil
 	}

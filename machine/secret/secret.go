@@ -30,6 +30,8 @@ const (
 	maxValue = 64 << 10
 	maxHosts = 32
 	version  = 1
+	// keyringLimit is how long the keyring may take: it may ask the user to unlock it.
+	keyringLimit = time.Minute
 )
 
 // ErrNone says that there is no secret of that name.
@@ -47,6 +49,9 @@ type Info struct {
 	Hosts []string  `json:"hosts,omitempty"` // the only ones it may be put into requests to; none: as configured
 	Where string    `json:"where"`
 	Set   time.Time `json:"set"`
+	// Stale says that the keyring did not answer when the value went into the file, and may still hold an
+	// older one. It is not used.
+	Stale bool `json:"stale,omitempty"`
 }
 
 // Store is the user's secrets. Its methods may be called from several processes.
@@ -83,7 +88,9 @@ func Check(name, value string) error {
 	return nil
 }
 
-// Set keeps a value, with the hosts that it may go to (none: those of the configuration), in place of an older one.
+// Set keeps a value, with the hosts that it may go to (none: those of the configuration), in place of an older one,
+// wherever that is: in the keyring, or in the file if the keyring fails. It fails itself if the keyring is silent,
+// which may yet do what it was asked.
 func (s *Store) Set(ctx context.Context, name, value string, hosts []string) (Info, error) {
 	if err := Check(name, value); err != nil {
 		return Info{}, err
@@ -93,36 +100,80 @@ func (s *Store) Set(ctx context.Context, name, value string, hosts []string) (In
 	}
 	info := Info{Name: name, Hosts: hosts, Where: InFile, Set: time.Now().UTC().Truncate(time.Second)}
 	return info, s.change(ctx, func(l *list) error {
-		if s.keyring && keyring.Set(service, name, value) == nil {
-			info.Where = InKeyring
-		}
 		kept := value
-		if info.Where == InKeyring {
-			kept = ""
+		switch err := s.ask(ctx, func() error { return keyring.Set(service, name, value) }); {
+		case err == nil:
+			info.Where, kept = InKeyring, ""
+		case errors.Is(err, errSilent) || ctx.Err() != nil:
+			return fmt.Errorf("secret %s: the keyring: %w", name, err)
+		default:
+			info.Stale = l.inKeyring(name) && s.forget(ctx, name) != nil
 		}
 		if err := s.writeValue(name, kept); err != nil {
 			return err
 		}
-		l.Secrets = append(slices.DeleteFunc(l.Secrets, func(i Info) bool { return i.Name == name }), info)
+		l.remove(name)
+		l.Secrets = append(l.Secrets, info)
 		return nil
 	})
 }
 
-// Remove forgets a secret; the error is ErrNone if there is none.
+// Remove forgets a secret in the keyring and in the file; the error is ErrNone if there is none. What the keyring
+// does not give up stays listed, without a value that anybody uses, so that Remove can be tried again.
 func (s *Store) Remove(ctx context.Context, name string) error {
-	return s.change(ctx, func(l *list) error {
+	var left error
+	err := s.change(ctx, func(l *list) error {
+		err := s.forget(ctx, name)
 		i := slices.IndexFunc(l.Secrets, func(i Info) bool { return i.Name == name })
-		if i < 0 {
+		switch {
+		case i < 0 && err != nil:
 			return fmt.Errorf("%w: %s", ErrNone, name)
+		case l.inKeyring(name) && err != nil && !errors.Is(err, keyring.ErrNotFound):
+			left = fmt.Errorf("secret %s: the keyring may still have it: %w", name, err)
+			l.Secrets[i].Where, l.Secrets[i].Stale = InFile, true
+		default:
+			l.remove(name)
 		}
-		if l.Secrets[i].Where == InKeyring {
-			if err := keyring.Delete(service, name); err != nil && !errors.Is(err, keyring.ErrNotFound) {
-				return fmt.Errorf("secret %s: the keyring: %w", name, err)
-			}
-		}
-		l.Secrets = slices.Delete(l.Secrets, i, i+1)
 		return s.writeValue(name, "")
 	})
+	return errors.Join(err, left)
+}
+
+// forget deletes what the keyring has of a name.
+func (s *Store) forget(ctx context.Context, name string) error {
+	return s.ask(ctx, func() error { return keyring.Delete(service, name) })
+}
+
+var (
+	errNoKeyring = errors.New("is not used here")
+	errSilent    = errors.New("does not answer")
+)
+
+// ask calls the keyring, which may have to ask the user, and gives up when that takes too long or ctx ends: the
+// call itself cannot be called back.
+func (s *Store) ask(ctx context.Context, call func() error) error {
+	if !s.keyring {
+		return errNoKeyring
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, keyringLimit, errSilent)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- call() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// inKeyring tells whether the keyring has, or may have, a value of that name.
+func (l *list) inKeyring(name string) bool {
+	return slices.ContainsFunc(l.Secrets, func(i Info) bool { return i.Name == name && (i.Where == InKeyring || i.Stale) })
+}
+
+func (l *list) remove(name string) {
+	l.Secrets = slices.DeleteFunc(l.Secrets, func(i Info) bool { return i.Name == name })
 }
 
 // List gives what there is, by name.
@@ -132,8 +183,9 @@ func (s *Store) List() ([]Info, error) {
 	return l.Secrets, err
 }
 
-// Get gives a value and what is known of it; ErrNone if there is none.
-func (s *Store) Get(name string) (string, Info, error) {
+// Get gives a value and what is known of it; ErrNone if there is none. The value is from where the list says and
+// from nowhere else.
+func (s *Store) Get(ctx context.Context, name string) (string, Info, error) {
 	l, err := s.read()
 	if err != nil {
 		return "", Info{}, err
@@ -143,11 +195,16 @@ func (s *Store) Get(name string) (string, Info, error) {
 		return "", Info{}, fmt.Errorf("%w: %s", ErrNone, name)
 	}
 	if l.Secrets[i].Where == InKeyring {
-		value, err := keyring.Get(service, name)
+		got := make(chan string, 1)
+		err := s.ask(ctx, func() error {
+			value, err := keyring.Get(service, name)
+			got <- value
+			return err
+		})
 		if err != nil {
 			return "", l.Secrets[i], fmt.Errorf("secret %s: the keyring: %w", name, err)
 		}
-		return value, l.Secrets[i], nil
+		return <-got, l.Secrets[i], nil
 	}
 	values, err := s.readValues()
 	if err == nil && values[name] == "" {

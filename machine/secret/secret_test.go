@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/zalando/go-keyring"
 
@@ -25,7 +26,7 @@ func TestFileStore(t *testing.T) {
 	if _, err := s.Set(t.Context(), "KEY", value, []string{"api.test"}); err != nil {
 		t.Fatal(err)
 	}
-	got, info, err := s.Get("KEY")
+	got, info, err := s.Get(t.Context(), "KEY")
 	if err != nil || got != value || info.Where != InFile || info.Set.IsZero() {
 		t.Errorf("%q, %+v, %v", got, info, err)
 	}
@@ -44,7 +45,7 @@ func TestFileStore(t *testing.T) {
 	if err := s.Remove(t.Context(), "KEY"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Get("KEY"); !errors.Is(err, ErrNone) {
+	if _, _, err := s.Get(t.Context(), "KEY"); !errors.Is(err, ErrNone) {
 		t.Errorf("after rm: %v", err)
 	}
 	if data, _ := os.ReadFile(filepath.Join(dir, "secret-values.json")); strings.Contains(string(data), "hunter2") {
@@ -65,19 +66,126 @@ func TestKeyringIsUsedWhereThereIsOne(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "secret-values.json")); err == nil {
 		t.Error("the value is in a file as well")
 	}
-	if got, _, err := s.Get("KEY"); err != nil || got != value {
+	if got, _, err := s.Get(t.Context(), "KEY"); err != nil || got != value {
 		t.Errorf("%q, %v", got, err)
 	}
-	if _, _, err := Open(t.TempDir(), false).Get("KEY"); !errors.Is(err, ErrNone) {
+	if _, _, err := Open(t.TempDir(), false).Get(t.Context(), "KEY"); !errors.Is(err, ErrNone) {
 		t.Errorf("another world sees it: %v", err)
 	}
 	keyring.MockInitWithError(errors.New("locked"))
-	if _, _, err := s.Get("KEY"); err == nil || strings.Contains(err.Error(), "hunter2") {
+	if _, _, err := s.Get(t.Context(), "KEY"); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("a locked keyring: %v", err)
 	}
 	if info, err := s.Set(t.Context(), "KEY", value, nil); err != nil || info.Where != InFile {
 		t.Errorf("without a keyring: %+v, %v", info, err)
 	}
+}
+
+// TestKeyringThatComesAndGoes: of two values that were kept in two places only the last is ever used, and rm leaves
+// neither, or says so.
+func TestKeyringThatComesAndGoes(t *testing.T) {
+	const older = "hunter1-secret"
+	dir := t.TempDir()
+	s := Open(dir, true)
+	inKeyring := func() string {
+		value, err := keyring.Get(service, "KEY")
+		if err != nil && !errors.Is(err, keyring.ErrNotFound) {
+			t.Fatal(err)
+		}
+		return value
+	}
+	inFile := func() bool {
+		data, err := os.ReadFile(filepath.Join(dir, "secret-values.json"))
+		return err == nil && strings.Contains(string(data), "hunter")
+	}
+	set := func(v string, want Info) {
+		t.Helper()
+		info, err := s.Set(t.Context(), "KEY", v, nil)
+		if err != nil || info.Where != want.Where || info.Stale != want.Stale {
+			t.Fatalf("%+v, %v", info, err)
+		}
+		if got, _, err := s.Get(t.Context(), "KEY"); err != nil || got != v {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	away := func() { keyring.MockInitWithError(errors.New("locked")) }
+	back := func() { // with what it had
+		keyring.MockInit()
+		if err := keyring.Set(service, "KEY", older); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keyring.MockInit()
+	set(older, Info{Where: InKeyring})
+	away()
+	set(value, Info{Where: InFile, Stale: true})
+	set(value, Info{Where: InFile, Stale: true}) // is not forgotten by setting it again
+	back()
+	if got, _, err := s.Get(t.Context(), "KEY"); err != nil || got != value {
+		t.Errorf("the older value is used: %q, %v", got, err)
+	}
+	set(value, Info{Where: InKeyring})
+	if inFile() {
+		t.Error("the file still has it")
+	}
+
+	away()
+	set(value, Info{Where: InFile, Stale: true})
+	if err := s.Remove(t.Context(), "KEY"); err == nil || !strings.Contains(err.Error(), "may still have it: locked") {
+		t.Errorf("rm without the keyring: %v", err)
+	}
+	if inFile() {
+		t.Error("rm left it in the file")
+	}
+	back()
+	if got, _, err := s.Get(t.Context(), "KEY"); err == nil {
+		t.Errorf("after rm %q is used", got)
+	}
+	if err := s.Remove(t.Context(), "KEY"); err != nil || inKeyring() != "" {
+		t.Errorf("rm again: %v, %q", err, inKeyring())
+	}
+	if err := s.Remove(t.Context(), "KEY"); !errors.Is(err, ErrNone) {
+		t.Errorf("rm of nothing: %v", err)
+	}
+	set(older, Info{Where: InKeyring})
+	away()
+	if err := s.Remove(t.Context(), "KEY"); err == nil || !strings.Contains(err.Error(), "locked") {
+		t.Errorf("rm of the keyring's without it: %v", err)
+	}
+	back()
+	if got, _, err := s.Get(t.Context(), "KEY"); err == nil {
+		t.Errorf("after rm %q is used", got)
+	}
+	if err := s.Remove(t.Context(), "KEY"); err != nil || inKeyring() != "" {
+		t.Errorf("rm of it again: %v, %q", err, inKeyring())
+	}
+	back() // what no list knows
+	if err := s.Remove(t.Context(), "KEY"); err != nil || inKeyring() != "" {
+		t.Errorf("rm of what is in the keyring alone: %v, %q", err, inKeyring())
+	}
+	away() // no keyring, now and before: nothing to say
+	set(value, Info{Where: InFile})
+	if err := s.Remove(t.Context(), "KEY"); err != nil || inFile() {
+		t.Errorf("rm of the file's: %v", err)
+	}
+}
+
+func TestKeyringThatIsSilent(t *testing.T) {
+	s := Open(t.TempDir(), true)
+	ctx, cancel := context.WithCancel(t.Context())
+	never := make(chan error)
+	defer close(never)
+	cancel()
+	if err := s.ask(ctx, func() error { return <-never }); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		late := make(chan error)
+		if err := s.ask(t.Context(), func() error { return <-late }); !errors.Is(err, errSilent) {
+			t.Errorf("silent: %v", err)
+		}
+		close(late)
+	})
 }
 
 func TestValuesThatAreRefused(t *testing.T) {

@@ -130,7 +130,11 @@ func (o applyOptions) choose(ctx context.Context, box *sandbox, changes []contro
 		if c.Refused != "" {
 			question = fmt.Sprintf("refused: %s. Take it nevertheless? [y]es, [N]o, [q]uit", c.Refused)
 		}
-		switch o.app.askWord(question) {
+		answer, err := o.app.askWord(ctx, question)
+		if err != nil {
+			return nil, err
+		}
+		switch answer {
 		case "y", "yes":
 			picks = append(picks, control.Pick{ID: c.ID, Force: c.Refused != ""})
 		case "a", "all":

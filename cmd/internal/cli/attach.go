@@ -52,24 +52,29 @@ func (a *app) attach(ctx context.Context, box *sandbox, request control.ExecRequ
 	}
 	before, _ := a.settle(ctx, box)
 	streams.Signals = forwardSignals(ctx, cancel)
-	if !request.TTY && isTerminal(a.Err) {
-		go a.tellQuestions(ctx, box) // a raw terminal is the guest's alone
-	}
+	out, stop := a.watchQuestions(ctx, box, request.TTY)
+	streams.Stdout = out
 	started, logged := time.Now(), filesLogSize(box)
 	status, err := box.client.Exec(ctx, request, streams)
+	stop()
+	restore() // what follows is for a terminal that is not raw
 	if err != nil {
 		return exitError{statusSbx, err}
 	}
-	restore() // lines of ours begin where lines begin
 	a.reportRefusals(box, logged)
 	a.reportMirror(ctx, box, before)
+	if status != 0 {
+		a.reportDenials(ctx, box, started)
+	}
+	if request.TTY {
+		a.reportUnanswered(ctx, box, started, status != 0)
+	}
 	if how.ended != nil {
 		how.ended()
 	}
 	if status == 0 {
 		return nil
 	}
-	a.reportDenials(ctx, box, started)
 	return exitError{status: status}
 }
 

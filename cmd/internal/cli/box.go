@@ -11,6 +11,7 @@ import (
 	"github.com/sbx-vm/sbx/configs"
 	"github.com/sbx-vm/sbx/machine"
 	"github.com/sbx-vm/sbx/machine/control"
+	"github.com/sbx-vm/sbx/machine/guest/boot"
 	"github.com/sbx-vm/sbx/machine/store"
 )
 
@@ -32,6 +33,7 @@ func (b *sandbox) logs() []*logTail {
 		{kind: "boot", path: b.files.ConsoleLog()},
 		{kind: "net", path: b.files.NetLog()},
 		{kind: "docker", path: b.files.DockerLog()},
+		{kind: "agent", path: b.files.ConsoleLog(), prefix: boot.LogPrefix},
 		{kind: "files", path: b.files.FilesLog()},
 		{kind: "supervisor", path: b.files.SupervisorLog()},
 	}

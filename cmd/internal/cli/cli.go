@@ -9,8 +9,8 @@
 //   - An error is one line "sbx: …" that names the thing and the cause, and a line
 //     below it with the next step where there is one (see [hinted]).
 //   - Exit status 0 means done, 1 failed, 2 wrong usage. exec and shell pass the
-//     guest command's own on, and 125 when sbx itself failed. [exitStatus] is the
-//     one place that decides.
+//     guest command's own on, and 125 when sbx itself failed. Ctrl-C at a question
+//     is 130. [exitStatus] is the one place that decides.
 //   - Strings that a guest, a project file or the network could have chosen are
 //     escaped before a terminal sees them, except in exec and shell, whose bytes
 //     are the command's own.
@@ -36,6 +36,7 @@ import (
 const (
 	statusFailed = 1
 	statusUsage  = 2
+	statusAsked  = 130 // Ctrl-C at a question, as a shell says it
 	statusSbx    = 125 // exec and shell: sbx failed, not the command
 )
 
@@ -128,7 +129,7 @@ func interruptible(f func(ctx context.Context, args []string) error) func(*cobra
 		defer stop()
 		context.AfterFunc(ctx, stop)
 		err := f(ctx, args)
-		if ctx.Err() != nil && cmd.Context().Err() == nil && err != nil {
+		if ctx.Err() != nil && cmd.Context().Err() == nil && err != nil && !errors.Is(err, errInterrupted) {
 			return errors.New("interrupted")
 		}
 		return err

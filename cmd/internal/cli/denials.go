@@ -24,6 +24,10 @@ func (a *app) reportDenials(ctx context.Context, box *sandbox, since time.Time) 
 	if err != nil {
 		return
 	}
+	a.printDenials(entries)
+}
+
+func (a *app) printDenials(entries []audit.Entry) {
 	for _, line := range describeDenials(entries) {
 		fmt.Fprintln(a.Err, printable(line))
 	}
@@ -86,9 +90,9 @@ func (d denial) remedy() []string {
 		return nil
 	}
 	target := d.host
-	switch d.port {
-	case 0, 80, 443:
-	case 8080, 8443: // the web's too, mostly
+	switch {
+	case d.port == 0 || d.port == 80 || d.port == 443:
+	case webPort(d.port):
 		target = d.String()
 	default: // as bytes: what is no TLS or HTTP, such as SSH, does not pass otherwise
 		target = netfilter.PatternFor(d.host, d.port)
@@ -99,6 +103,9 @@ func (d denial) remedy() []string {
 	}
 	return lines
 }
+
+// webPort tells whether a port is the web's, mostly.
+func webPort(port uint16) bool { return port == 80 || port == 443 || port == 8080 || port == 8443 }
 
 // coveringPresets lists the built-in presets that would allow name on port (0: on
 // some port).

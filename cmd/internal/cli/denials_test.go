@@ -74,3 +74,18 @@ func TestDescribeManyDenials(t *testing.T) {
 		t.Errorf("%d lines, the last %q", len(blocked), lines[len(lines)-1])
 	}
 }
+
+func TestPortsThatMeanBytes(t *testing.T) {
+	for pattern, want := range map[string]string{
+		"github.com:22": "github.com:22/tcp", "db.test:443,5432,22/tcp": "db.test:443,5432/tcp,22/tcp",
+		"api.test": "", "api.test:443": "", "api.test:8443,8080": "", "github.com:22/tcp": "", "api.test:8000-8100": "",
+	} {
+		got := bytesMeant(netfilter.Rule{Action: netfilter.Allow, Pattern: pattern})
+		if want == "" && got != "" || !strings.HasSuffix(got, want) {
+			t.Errorf("%s: %q", pattern, got)
+		}
+	}
+	if got := bytesMeant(netfilter.Rule{Action: netfilter.Deny, Pattern: "github.com:22"}); got != "" {
+		t.Errorf("a deny rule: %q", got)
+	}
+}

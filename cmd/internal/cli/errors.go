@@ -28,6 +28,9 @@ func (e exitError) Error() string {
 
 func (e exitError) Unwrap() error { return e.err }
 
+// errInterrupted says that a question got Ctrl-C for an answer.
+var errInterrupted = errors.New("interrupted")
+
 // hinted is an error with the next step, which is printed on a line of its own.
 type hinted struct {
 	error

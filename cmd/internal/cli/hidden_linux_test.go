@@ -69,7 +69,7 @@ func TestHiddenQuestionIsInterrupted(t *testing.T) {
 	keyboard, tty, answer := prompted(ctx, t)
 	defer keyboard.WriteString("\n") // for the reader that is left
 	cancel()
-	if got := <-answer; got != "error: context canceled" {
+	if got := <-answer; got != "error: interrupted" {
 		t.Errorf("%q", got)
 	}
 	if state, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS); err != nil || state.Lflag&unix.ECHO == 0 {

@@ -37,7 +37,7 @@ func newImageBuild(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := a.consent(config); err != nil {
+		if err := a.consent(ctx, config); err != nil {
 			return err
 		}
 		progress := a.newProgress()

@@ -41,6 +41,10 @@ func newPolicyLearn(a *app) *cobra.Command {
 }
 
 func (o learnOptions) run(ctx context.Context) error {
+	since, err := sinceTime(o.since)
+	if err != nil {
+		return err
+	}
 	box, err := o.app.existing(o.name)
 	if err != nil {
 		return err
@@ -49,10 +53,7 @@ func (o learnOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	options := audit.ReadOptions{}
-	if o.since > 0 {
-		options.Since = time.Now().Add(-o.since)
-	}
+	options := audit.ReadOptions{Since: since}
 	var entries []audit.Entry
 	err = audit.Read(ctx, box.files.NetLog(), options, func(e audit.Entry) error {
 		if entries = append(entries, e); len(entries) > maxLearnt {

@@ -24,8 +24,8 @@ func newLogs(a *app) *cobra.Command {
 		Use:   "logs [NAME] [-f] [--kind KIND,…]",
 		Short: "Show what the sandbox wrote down",
 		Long: "Shows the logs of a sandbox, running or not: boot (the guest's console), net (what the network\n" +
-			"decided), docker, files (the file server), supervisor. Control characters are escaped: the guest\n" +
-			"writes most of this.",
+			"decided), docker, agent (what sbx's own agent in the guest said on that console), files (the file\n" +
+			"server), supervisor. Control characters are escaped: the guest writes most of this.",
 		Example: "  sbx logs --kind boot\n  sbx logs shop -f --kind net,docker",
 		Args:    nameArg,
 		RunE: interruptible(func(ctx context.Context, args []string) error {
@@ -34,7 +34,7 @@ func newLogs(a *app) *cobra.Command {
 		}),
 	}
 	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on with what is written later")
-	cmd.Flags().StringSliceVar(&o.kinds, "kind", nil, "which logs: boot, net, docker, files, supervisor (default: all)")
+	cmd.Flags().StringSliceVar(&o.kinds, "kind", nil, "which logs: boot, net, docker, agent, files, supervisor (default: all)")
 	return cmd
 }
 
@@ -75,10 +75,10 @@ func (o logsOptions) run(ctx context.Context) error {
 	}
 }
 
-// chooseLogs picks the kinds, all if none is named.
+// chooseLogs picks the kinds. If none is named it is all but those that are a part of another.
 func chooseLogs(all []*logTail, kinds []string) ([]*logTail, error) {
 	if len(kinds) == 0 {
-		return all, nil
+		return slices.DeleteFunc(all, func(t *logTail) bool { return t.prefix != "" }), nil
 	}
 	var chosen []*logTail
 	for _, kind := range kinds {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -17,6 +18,7 @@ const followEvery = 250 * time.Millisecond
 // to nothing or replaced by a new one; none of it is an error.
 type logTail struct {
 	kind, path string
+	prefix     string // of the lines that are meant; the others are left out
 	file       *os.File
 	read       int64
 	partial    []byte // the beginning of a line whose end is not written yet
@@ -86,7 +88,7 @@ func (t *logTail) passOn(lines func(kind, line string) error) error {
 			}
 			end = maxLogLine - 1
 		}
-		if err := lines(t.kind, string(t.partial[:end+1])); err != nil {
+		if err := t.pass(string(t.partial[:end+1]), lines); err != nil {
 			return err
 		}
 		t.partial = t.partial[end+1:]
@@ -100,6 +102,13 @@ func (t *logTail) flush(lines func(kind, line string) error) error {
 	}
 	line := string(t.partial)
 	t.partial = nil
+	return t.pass(line, lines)
+}
+
+func (t *logTail) pass(line string, lines func(kind, line string) error) error {
+	if !strings.HasPrefix(line, t.prefix) {
+		return nil
+	}
 	return lines(t.kind, line)
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,4 +57,21 @@ func TestLogTail(t *testing.T) {
 	long := strings.Repeat("x", 2*maxLogLine)
 	put(os.O_APPEND, long)
 	expect("a line without end", long[:maxLogLine], long[maxLogLine:])
+}
+
+func TestLogTailOfOnePart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(path, []byte("kernel\r\nus: one\r\n us: no\nus: two"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tail := &logTail{kind: "agent", path: path, prefix: "us: "}
+	defer tail.Close()
+	var got []string
+	collect := func(_, line string) error { got = append(got, line); return nil }
+	if err := errors.Join(tail.drain(collect), tail.flush(collect)); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"us: one\r\n", "us: two"}; !cmp.Equal(got, want) {
+		t.Error(cmp.Diff(want, got))
+	}
 }

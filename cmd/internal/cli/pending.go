@@ -31,7 +31,8 @@ func newPolicyPending(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "pending", Short: "List connections that wait for your answer",
 		Long: "Lists the names that the sandbox asks for and no rule covers (network.ask in sbx.yaml). Without an answer\n" +
-			"they are refused when their time is over.",
+			"they are refused when their time is over. While a program has your terminal, as in sbx run and sbx shell, the\n" +
+			"bell and the window's title tell of them.",
 		Example: "  sbx policy pending\n  sbx policy approve www.example.com:443 --run",
 		Args:    maxArgs(0, "no arguments"),
 		RunE:    interruptible(func(ctx context.Context, _ []string) error { return o.run(ctx) }),
@@ -84,7 +85,11 @@ func (o pendingOptions) tell(ctx context.Context, box *sandbox, q control.Questi
 	text := fmt.Sprintf("%s wants out of sandbox %s. [o]nce, this [r]un, [w]rite to sbx.yaml, [N]o?", hostPort(q.Name, q.Port), box.name)
 	answer := control.Answer{ID: q.ID, Allow: true, Scope: control.ScopeRun}
 	write := false
-	switch o.app.askWord(text) {
+	word, err := o.app.askWord(ctx, text)
+	if err != nil {
+		return err
+	}
+	switch word {
 	case "o", "once":
 		answer.Scope = control.ScopeOnce
 	case "r", "run":
@@ -114,12 +119,16 @@ func (a *app) tellQuestions(ctx context.Context, box *sandbox) {
 		for _, q := range pending.Questions {
 			if !told[q.ID] {
 				told[q.ID] = true
-				fmt.Fprintln(a.Err, printable(fmt.Sprintf("sbx: %s wants out and waits %s for: sbx policy approve %d (or deny %[3]d)",
-					hostPort(q.Name, q.Port), time.Until(q.Until).Round(time.Second), q.ID)))
+				a.tellQuestion(q)
 			}
 		}
 		seen = pending.Seen
 	}
+}
+
+func (a *app) tellQuestion(q control.Question) {
+	fmt.Fprintln(a.Err, printable(fmt.Sprintf("sbx: %s wants out and waits %s for: sbx policy approve %d (or deny %[3]d)",
+		hostPort(q.Name, q.Port), time.Until(q.Until).Round(time.Second), q.ID)))
 }
 
 func (o pendingOptions) print(questions []control.Question) error {

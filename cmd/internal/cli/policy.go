@@ -225,14 +225,15 @@ func newPolicyLog(a *app) *cobra.Command {
 }
 
 func (o policyLogOptions) run(ctx context.Context) error {
+	since, err := sinceTime(o.since)
+	if err != nil {
+		return err
+	}
 	box, err := o.app.existing(o.name)
 	if err != nil {
 		return err
 	}
-	options := audit.ReadOptions{Follow: o.follow, Denied: o.denied}
-	if o.since > 0 {
-		options.Since = time.Now().Add(-o.since)
-	}
+	options := audit.ReadOptions{Follow: o.follow, Denied: o.denied, Since: since}
 	return audit.Read(ctx, box.files.NetLog(), options, func(entry audit.Entry) error {
 		if o.asJSON {
 			return printJSONLine(o.app.Out, entry)
@@ -240,6 +241,17 @@ func (o policyLogOptions) run(ctx context.Context) error {
 		_, err := fmt.Fprintln(o.app.Out, printable(entryText(entry)))
 		return err
 	})
+}
+
+// sinceTime reads --since; 0 is the beginning.
+func sinceTime(ago time.Duration) (time.Time, error) {
+	switch {
+	case ago < 0:
+		return time.Time{}, usagef("--since %v is in the future: give how long ago, such as 10m", ago)
+	case ago == 0:
+		return time.Time{}, nil
+	}
+	return time.Now().Add(-ago), nil
 }
 
 func entryText(e audit.Entry) string {
@@ -406,7 +418,33 @@ func (a *app) editPolicy(ctx context.Context, name string, change edit) error {
 			a.warn(warning)
 		}
 	}
+	for _, rule := range request.Add {
+		if text := bytesMeant(rule); text != "" {
+			a.warn(text)
+		}
+	}
 	return nil
+}
+
+// bytesMeant says how an allow rule is written whose ports are, by their numbers, of other protocols than the web's:
+// on a port without /tcp nothing but TLS and HTTP passes.
+func bytesMeant(rule netfilter.Rule) string {
+	host, ports, ok := strings.Cut(rule.Pattern, ":")
+	if !ok || rule.Action != netfilter.Allow || len(rule.Methods)+len(rule.Paths) > 0 {
+		return ""
+	}
+	items, found := strings.Split(ports, ","), false
+	for i, item := range items {
+		if port, err := strconv.ParseUint(item, 10, 16); err == nil && !webPort(uint16(port)) {
+			items[i], found = item+"/tcp", true
+		}
+	}
+	if !found {
+		return ""
+	}
+	// The stricter of the two would decide.
+	return fmt.Sprintf("%q lets TLS and HTTP pass alone; for other protocols, such as SSH: sbx policy rm %s && sbx policy allow %s:%s",
+		rule.Pattern, rule.Pattern, host, strings.Join(items, ","))
 }
 
 // mentions keeps the warnings about other rules, which were shown before, quiet.

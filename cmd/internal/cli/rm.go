@@ -103,10 +103,7 @@ func (o rmOptions) mayEnd(ctx context.Context, st *store.Store, names []string) 
 	if !o.app.canAsk() {
 		return hintf(fmt.Errorf("still running: %s", running), "end and delete with: sbx rm -f")
 	}
-	if !o.app.confirm("end and delete " + running + "?") {
-		return errors.New("nothing was deleted")
-	}
-	return nil
+	return o.app.confirm(ctx, "end and delete "+running+"?", "nothing was deleted")
 }
 
 // remove ends a sandbox and deletes it.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -95,7 +96,9 @@ func (o runOptions) run(cmd *cobra.Command, args []string) error {
 		name, err = o.up(ctx, agent)
 		return err
 	})
-	if err := up(cmd, args); err != nil {
+	if err := up(cmd, args); errors.Is(err, errInterrupted) {
+		return err
+	} else if err != nil {
 		return exitError{statusSbx, err}
 	}
 	box, err := o.app.running(cmd.Context(), name)
@@ -163,8 +166,5 @@ func (a *app) askKey(ctx context.Context, p *plan, agent configs.Agent) error {
 		return err
 	}
 	// Kept for these hosts alone: no other project's file can lead it elsewhere.
-	if _, err := secrets.Set(ctx, key.Name, value, key.Hosts); err != nil {
-		return err
-	}
-	return a.reloadSecrets(ctx) // it may run already
+	return a.keepSecret(ctx, key.Name, value, key.Hosts) // a sandbox may run already
 }

@@ -43,7 +43,7 @@ func askedFor(t *testing.T, home, typed string, env ...string) bool {
 	if err := a.askKey(context.Background(), p, agent); err != nil && !strings.Contains(err.Error(), "control characters") {
 		t.Fatal(err)
 	}
-	value, _, err := secret.Open(st.DataDir(), false).Get("ANTHROPIC_API_KEY")
+	value, _, err := secret.Open(st.DataDir(), false).Get(t.Context(), "ANTHROPIC_API_KEY")
 	if err != nil && !errors.Is(err, secret.ErrNone) {
 		t.Fatal(err)
 	}

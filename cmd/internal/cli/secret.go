@@ -95,6 +95,9 @@ func (a *app) keepSecret(ctx context.Context, name, value string, hosts []string
 	if info.Where == secret.InFile && a.getenv("SBX_HOME") == "" {
 		a.warn("no keyring answers: the secret is in a file that is readable by you alone")
 	}
+	if info.Stale {
+		a.warn(fmt.Sprintf("the keyring, which does not answer, may still have an older value, which is not used; when it answers: sbx secret set %s", name))
+	}
 	return a.reloadSecrets(ctx)
 }
 
@@ -151,7 +154,7 @@ func (a *app) askHidden(ctx context.Context, fd int, prompt string) (string, err
 		return strings.TrimSpace(string(got.value)), nil
 	case <-ctx.Done():
 		fmt.Fprintln(a.Err)
-		return "", errors.Join(context.Cause(ctx), term.Restore(fd, before))
+		return "", errors.Join(exitError{statusAsked, errInterrupted}, term.Restore(fd, before))
 	}
 }
 
@@ -245,11 +248,12 @@ func newSecretRm(a *app) *cobra.Command {
 			}
 			var errs []error
 			for _, name := range args {
-				if err := store.Remove(ctx, name); err != nil {
-					errs = append(errs, err)
-					continue
+				// Also after an error: the value may be gone from one place.
+				err := store.Remove(ctx, name)
+				if !errors.Is(err, secret.ErrNone) {
+					err = errors.Join(err, a.reloadSecrets(ctx))
 				}
-				errs = append(errs, a.reloadSecrets(ctx))
+				errs = append(errs, err)
 			}
 			return errors.Join(errs...)
 		}),

@@ -132,6 +132,7 @@ func (s *standIn) run() error {
 		return err
 	}
 	fmt.Fprintf(console, "stand-in: \x1b[1mbooted\x1b[0m %s\r\n", s.config.Hostname)
+	fmt.Fprintf(console, "%slevel=INFO msg=\x1b[1mready\r\n", boot.LogPrefix)
 	go s.serveQMP()
 	go s.serveGuest(port)
 	<-s.off

@@ -62,8 +62,10 @@ func newReset(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !force && a.canAsk() && !a.confirm("throw the disk of "+box.name+" away?") {
-				return errors.New("nothing was reset")
+			if !force && a.canAsk() {
+				if err := a.confirm(ctx, "throw the disk of "+box.name+" away?", "nothing was reset"); err != nil {
+					return err
+				}
 			}
 			return a.reset(ctx, box)
 		}),

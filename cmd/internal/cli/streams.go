@@ -2,6 +2,8 @@ package cli
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -79,21 +81,35 @@ func (s Streams) say(format string, args ...any) {
 	}
 }
 
-// confirm asks a yes/no question on the terminal; anything but yes is no. The
+// confirm asks a yes/no question on the terminal; anything but yes is an error that says no. The
 // caller checks that there is a terminal, see canAsk.
-func (s Streams) confirm(question string) bool {
-	answer := s.askWord(question + " [y/N]")
-	return answer == "y" || answer == "yes"
+func (s Streams) confirm(ctx context.Context, question, no string) error {
+	answer, err := s.askWord(ctx, question+" [y/N]")
+	if err == nil && answer != "y" && answer != "yes" {
+		err = errors.New(no)
+	}
+	return err
 }
 
-// askWord asks on the terminal and returns what is typed, in lower case; the end of input is nothing.
-func (s Streams) askWord(question string) string {
+// askWord asks on the terminal and returns what is typed, in lower case; the end of input is nothing. When ctx
+// ends, by Ctrl-C, nobody waits for the line that is still to come: a read cannot be called back.
+func (s Streams) askWord(ctx context.Context, question string) (string, error) {
 	fmt.Fprint(s.Err, printable(question)+" ")
-	line, err := bufio.NewReader(s.In).ReadString('\n')
-	if err != nil && line == "" {
+	typed := make(chan string, 1)
+	go func() {
+		line, err := bufio.NewReader(s.In).ReadString('\n')
+		if err != nil && line == "" {
+			fmt.Fprintln(s.Err)
+		}
+		typed <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case word := <-typed:
+		return word, nil
+	case <-ctx.Done():
 		fmt.Fprintln(s.Err)
+		return "", exitError{statusAsked, errInterrupted}
 	}
-	return strings.ToLower(strings.TrimSpace(line))
 }
 
 func (s Streams) canAsk() bool { return isTerminal(s.In) && isTerminal(s.Err) }

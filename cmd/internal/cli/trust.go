@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -18,16 +19,16 @@ func newTrust(a *app) *cobra.Command {
 			"When the file asks for something else later, you are asked again.",
 		Example: "  sbx trust\n  sbx trust --revoke",
 		Args:    maxArgs(0, "no arguments"),
-		RunE: func(*cobra.Command, []string) error {
-			return a.trust(revoke, asJSON)
-		},
+		RunE: interruptible(func(ctx context.Context, _ []string) error {
+			return a.trust(ctx, revoke, asJSON)
+		}),
 	}
 	cmd.Flags().BoolVar(&revoke, "revoke", false, "forget all consent for this folder")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print what is asked for as JSON, and agree to nothing")
 	return cmd
 }
 
-func (a *app) trust(revoke, asJSON bool) error {
+func (a *app) trust(ctx context.Context, revoke, asJSON bool) error {
 	trust, err := a.trustStore()
 	if err != nil {
 		return err
@@ -49,8 +50,10 @@ func (a *app) trust(revoke, asJSON bool) error {
 	for _, line := range describeWidening(config.Widening()) {
 		fmt.Fprintln(a.Out, printable(line))
 	}
-	if a.canAsk() && !a.confirm("agree to this for "+config.Project+"?") {
-		return errors.New("nothing was agreed to")
+	if a.canAsk() {
+		if err := a.confirm(ctx, "agree to this for "+config.Project+"?", "nothing was agreed to"); err != nil {
+			return err
+		}
 	}
 	return trust.Grant(config)
 }
@@ -87,7 +90,7 @@ func describeWidening(asked []configs.Widening) []string {
 
 // consent makes sure that the user agrees to what the project asks for: by an
 // earlier answer, or by one now if somebody is there to give it.
-func (a *app) consent(config *configs.Config) error {
+func (a *app) consent(ctx context.Context, config *configs.Config) error {
 	trust, err := a.trustStore()
 	if err != nil {
 		return err
@@ -107,8 +110,8 @@ func (a *app) consent(config *configs.Config) error {
 	for _, line := range describeWidening(config.Widening()) {
 		fmt.Fprintln(a.Err, printable(line))
 	}
-	if !a.confirm("agree?") {
-		return errors.New("not started: nothing was agreed to")
+	if err := a.confirm(ctx, "agree?", "not started: nothing was agreed to"); err != nil {
+		return err
 	}
 	return trust.Grant(config)
 }

@@ -59,7 +59,7 @@ func (o upOptions) run(ctx context.Context) error {
 	if o.alreadyUp(ctx, p) {
 		return nil
 	}
-	if err := o.app.consent(p.config); err != nil {
+	if err := o.app.consent(ctx, p.config); err != nil {
 		return err
 	}
 	unlock, err := o.app.work(ctx, p.files)

@@ -31,6 +31,8 @@ const (
 	// off, when the image is complete; BuildFailed is followed by ": reason".
 	BuildDone   = "sbx-build: done"
 	BuildFailed = "sbx-build: failed"
+	// LogPrefix begins every line that the agent writes to its console.
+	LogPrefix = "sbx-guest: "
 	// DockerSocket in the guest: the only target that SSH forwards may name.
 	DockerSocket = "/var/run/docker.sock"
 )

@@ -38,7 +38,7 @@ const (
 // of runc it is the step before it.
 // It returns an exit status.
 func Main(args []string) int {
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	log := newLog(os.Stderr)
 	word := ""
 	if len(args) > 1 {
 		word = args[1]
@@ -65,7 +65,7 @@ func Main(args []string) int {
 		err = fmt.Errorf("%q: this is the guest's first process, it is not to be started by hand", args)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "sbx-guest:", err)
+		fmt.Fprintln(os.Stderr, boot.LogPrefix+err.Error())
 		if os.Getpid() == 1 {
 			// A PID 1 that ends is a kernel panic, which ends the machine: the console has said why.
 			powerOff()
@@ -73,6 +73,19 @@ func Main(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// newLog writes to the console, where the lines of others are as well: ours begin with a word of their own.
+func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(marked{w}, nil)) }
+
+type marked struct{ io.Writer }
+
+// Write gets one record at a time, which slog promises, and passes it on whole.
+func (m marked) Write(p []byte) (int, error) {
+	if _, err := m.Writer.Write(append([]byte(boot.LogPrefix), p...)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 func readConfig(path string) (boot.Config, error) {
