@@ -14,11 +14,11 @@ const maxTree = 100_000
 // BeforeMove records a folder that is about to be moved, with all that is in it, and that nothing stood at
 // its new place. The folder must still be where it was. For an error see Before.
 func (w *Writer) BeforeMove(from, to Place, src Source) (err error) {
-	w.walk(from, to, src, func(from, to Place, src Source, _ State) {
+	w.walk(from, to, src, func(from, to Place, e walked) {
 		if err != nil {
 			return
 		}
-		err = w.before(from, src)
+		err = w.before(from, e.src)
 		if _, known := w.seen[to.key()]; !known {
 			w.remember(to.key(), record{Op: opOld, Export: to.Export, Path: []byte(to.Path), State: State{Kind: None}}) //nolint:errcheck // see before
 		}
@@ -28,27 +28,34 @@ func (w *Writer) BeforeMove(from, to Place, src Source) (err error) {
 
 // AfterMove notes that a folder was moved; src is its new place.
 func (w *Writer) AfterMove(from, to Place, src Source) {
-	w.walk(from, to, src, func(from, to Place, src Source, now State) {
+	w.walk(from, to, src, func(from, to Place, e walked) {
 		w.note(record{Op: opLeft, Export: from.Export, Path: []byte(from.Path), State: State{Kind: None}})
-		w.noteLeft(to, src, now)
+		w.noteLeft(to, e.id, e.now)
 	})
 }
 
 // AfterExchange notes that two places were exchanged, of which one at least is a folder's; a and b are what stands
 // there now.
 func (w *Writer) AfterExchange(at, to Place, a, b Source) {
-	gone := func(_, was Place, _ Source, _ State) {
+	gone := func(_, was Place, _ walked) {
 		w.note(record{Op: opLeft, Export: was.Export, Path: []byte(was.Path), State: State{Kind: None}})
 	}
-	left := func(is, _ Place, src Source, now State) { w.noteLeft(is, src, now) }
-	for _, f := range []func(from, to Place, src Source, now State){gone, left} {
+	left := func(is, _ Place, e walked) { w.noteLeft(is, e.id, e.now) }
+	for _, f := range []func(from, to Place, e walked){gone, left} {
 		w.walk(at, to, a, f)
 		w.walk(to, at, b, f)
 	}
 }
 
+// walked is what walk finds at a place.
+type walked struct {
+	src Source
+	id  fileID
+	now State
+}
+
 // walk calls f for a folder and all that is in it.
-func (w *Writer) walk(from, to Place, src Source, f func(from, to Place, src Source, now State)) {
+func (w *Writer) walk(from, to Place, src Source, f func(from, to Place, e walked)) {
 	if w == nil {
 		return
 	}
@@ -61,13 +68,13 @@ func (w *Writer) walk(from, to Place, src Source, f func(from, to Place, src Sou
 	}
 }
 
-func (w *Writer) walkOne(from, to Place, src Source, left *int, f func(from, to Place, src Source, now State)) {
+func (w *Writer) walkOne(from, to Place, src Source, left *int, f func(from, to Place, e walked)) {
 	st, err := src.stat()
 	if *left--; *left <= 0 || err != nil {
 		return
 	}
 	now := stateOf(&st, src)
-	f(from, to, src, now)
+	f(from, to, walked{src, fileID{st.Dev, st.Ino}, now})
 	if now.Kind != Dir {
 		return
 	}

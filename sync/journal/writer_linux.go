@@ -353,13 +353,13 @@ func (w *Writer) makeRoom(size int64) bool {
 }
 
 // noteLeft writes down what the guest left. The caller holds the lock.
-func (w *Writer) noteLeft(at Place, src Source, now State) {
-	if st, err := src.stat(); err == nil && len(w.left) < maxPaths {
+func (w *Writer) noteLeft(at Place, id fileID, now State) {
+	if len(w.left) < maxPaths {
 		l := left{State: now}
 		if _, known := w.seen[at.key()]; known {
 			l.checkpoint = w.id // a checkpoint may have begun since Before
 		}
-		w.left[fileID{st.Dev, st.Ino}] = l
+		w.left[id] = l
 	}
 	w.note(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: now})
 }
@@ -378,7 +378,7 @@ func (w *Writer) After(at Place, src Source) {
 		}
 		return
 	}
-	w.noteLeft(at, src, stateOf(&st, src))
+	w.noteLeft(at, fileID{st.Dev, st.Ino}, stateOf(&st, src))
 }
 
 // Wrote is After for a file that is written to again and again: it is noted now, and told with After when it is closed. checkpoint is

@@ -3,6 +3,7 @@ package share
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -229,7 +230,11 @@ func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (*handle, fu
 		return nil, status(err)
 	}
 	t.after(e)
-	return newHandle(fd, dir.export, access, kind), fuse.OK
+	h := newHandle(fd, dir.export, access, kind)
+	if e.ok {
+		h.noted.Store(time.Now().UnixNano()) // after did it
+	}
+	return h, fuse.OK
 }
 
 // newHandle is one of a file that was made.
