@@ -1,4 +1,4 @@
-// Posix looks whether a folder behaves as POSIX and Linux say, from the view of a program: what calls do, and
+// Command posix looks whether a folder behaves as POSIX and Linux say, from the view of a program: what calls do, and
 // the error of each that must fail. Tests run it in a guest, on the workspace, as the ordinary user and as root;
 // its own test runs it on the host's file system, which is the reference.
 //
