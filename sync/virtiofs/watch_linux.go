@@ -20,6 +20,9 @@ const (
 	maxWatched = 8192
 	// settleTime is how long changes are collected: programs save in several steps.
 	settleTime = 50 * time.Millisecond
+	// busyTime is settleTime while changes come without a pause: mostly the guest's own, each of which would wake us
+	// where the guest waits for the processor.
+	busyTime = 400 * time.Millisecond
 	// quietTime without an event is the end of what had gathered.
 	quietTime = 2 * time.Millisecond
 	// maxChanges bounds what is told at once; of more, the guest's watchers see the first.
@@ -88,20 +91,31 @@ func (w *watcher) addOne(path string) error {
 // run lets events gather in the kernel for a while before it looks at them: each change of the guest's is an event
 // too, and to wake for each one costs more than to serve the guest.
 func (w *watcher) run(ctx context.Context, tell func([]Change)) {
-	changed := map[string]bool{}
+	changed, wait := map[string]bool{}, settleTime
 	for w.next(ctx, nil, changed) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(settleTime):
+		case <-time.After(wait):
 		}
-		for end := time.Now().Add(settleTime); time.Now().Before(end) && w.next(ctx, time.After(quietTime), changed); {
+		if wait = settleTime; !w.gather(ctx, changed) {
+			wait = busyTime
 		}
 		if list := w.hosts(changed); len(list) > 0 {
 			tell(list)
 		}
 		clear(changed)
 	}
+}
+
+// gather takes what had gathered. It is false if changes come without a pause.
+func (w *watcher) gather(ctx context.Context, changed map[string]bool) bool {
+	for end := time.Now().Add(settleTime); time.Now().Before(end); {
+		if !w.next(ctx, time.After(quietTime), changed) {
+			return true
+		}
+	}
+	return false
 }
 
 // next takes one event. It is false when none came until quiet, or none will.
