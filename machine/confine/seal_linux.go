@@ -6,6 +6,7 @@ import (
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
+	"golang.org/x/sys/unix"
 )
 
 // Seal leaves the calling process the system calls that a program needs that serves files and becomes no other: no
@@ -25,12 +26,22 @@ func Seal() error {
 	}
 	filter := seccomp.Filter{
 		NoNewPrivs: true, Flag: seccomp.FilterFlagTSync,
-		Policy: seccomp.Policy{DefaultAction: seccomp.ActionErrno, Syscalls: []seccomp.SyscallGroup{{Action: seccomp.ActionAllow, Names: names}}},
+		Policy: seccomp.Policy{DefaultAction: seccomp.ActionErrno, Syscalls: []seccomp.SyscallGroup{
+			{Action: seccomp.ActionAllow, Names: names, NamesWithCondtions: []seccomp.NameWithConditions{threads()}},
+			// Its flags are in memory, where no filter sees them. The C library takes clone then.
+			{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: []string{"clone3"}},
+		}},
 	}
 	if err := seccomp.LoadFilter(filter); err != nil {
 		return fmt.Errorf("seccomp: %w", err)
 	}
 	return nil
+}
+
+// threads is clone(2) without new namespaces.
+func threads() seccomp.NameWithConditions {
+	const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
+	return seccomp.NameWithConditions{Name: "clone", Conditions: []seccomp.Condition{{Argument: 0, Operation: seccomp.BitsNotSet, Value: namespaces}}}
 }
 
 // fileServerCalls are those of Go's runtime, of sync/virtiofs and of sync/journal, with their close kin: what a
@@ -47,7 +58,7 @@ const fileServerCalls = `
 	mmap munmap mprotect mremap madvise mincore msync mlock munlock brk memfd_create membarrier
 	eventfd eventfd2 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll select pselect6
 	recvmsg recvfrom sendmsg sendto shutdown getsockname getpeername getsockopt setsockopt
-	clone clone3 exit exit_group futex futex_waitv set_robust_list get_robust_list set_tid_address rseq restart_syscall gettid getpid getppid
+	exit exit_group futex futex_waitv set_robust_list get_robust_list set_tid_address rseq restart_syscall gettid getpid getppid
 	sched_yield sched_getaffinity sched_setaffinity sched_getparam sched_getscheduler
 	rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait sigaltstack kill tkill tgkill
 	nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday time

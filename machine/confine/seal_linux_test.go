@@ -38,7 +38,9 @@ func sealed(dir string) {
 	tried["a socket"] = <-done
 	tried["a program"] = syscall.Exec("/bin/true", []string{"true"}, nil)
 	tried["a namespace"] = unix.Unshare(unix.CLONE_NEWUSER)
-	_, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, 0, 0)
+	_, _, errno := unix.RawSyscall6(unix.SYS_CLONE, unix.CLONE_NEWUSER|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	tried["a child in a namespace"] = errno
+	_, _, errno = unix.Syscall(unix.SYS_IO_URING_SETUP, 1, 0, 0)
 	tried["a ring"] = errno
 	tried["another's memory"] = unix.PtraceAttach(1)
 	out := map[string]string{}
@@ -77,7 +79,7 @@ func TestSealedProcessServesFilesAndNothingElse(t *testing.T) {
 			t.Errorf("%s: %s", may, got[may])
 		}
 	}
-	for _, not := range []string{"a socket", "a program", "a namespace", "a ring", "another's memory"} {
+	for _, not := range []string{"a socket", "a program", "a namespace", "a child in a namespace", "a ring", "another's memory"} {
 		if got[not] != unix.EPERM.Error() {
 			t.Errorf("%s: %q", not, got[not])
 		}
