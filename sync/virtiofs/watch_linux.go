@@ -2,15 +2,14 @@ package virtiofs
 
 import (
 	"context"
+	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 
 	"github.com/sbx-vm/sbx/sync/virtiofs/share"
 )
@@ -20,19 +19,18 @@ const (
 	maxWatched = 8192
 	// settleTime is how long changes are collected: programs save in several steps.
 	settleTime = 50 * time.Millisecond
-	// busyTime is settleTime while changes come without a pause: mostly the guest's own, each of which would wake us
-	// where the guest waits for the processor.
-	busyTime = 400 * time.Millisecond
-	// quietTime without an event is the end of what had gathered.
-	quietTime = 2 * time.Millisecond
+	// noteTime is how long a change of the guest's may be seen before it is noted as its own.
+	noteTime = 2 * time.Millisecond
 	// maxChanges bounds what is told at once; of more, the guest's watchers see the first.
 	maxChanges = 512
+	// maxTakes of the queue at once: as many as it takes for the 16,384 changes that it holds, each with a long name.
+	maxTakes = 70
 )
 
 // watcher tells of changes that are not the guest's.
 type watcher struct {
 	tree    *share.Tree
-	watches *fsnotify.Watcher
+	changes *inotify
 	roots   map[string]string // path of the descriptor to export
 	full    bool
 	log     *slog.Logger
@@ -40,18 +38,25 @@ type watcher struct {
 
 // watch tells of the host's changes in the writable exports until ctx ends.
 func watch(ctx context.Context, tree *share.Tree, log *slog.Logger, tell func([]Change)) {
-	watches, err := fsnotify.NewWatcher()
+	changes, err := newInotify()
 	if err != nil {
 		log.Warn("changes on the host raise no events in the guest", "error", err)
 		return
 	}
-	defer watches.Close()
-	w := &watcher{tree: tree, watches: watches, roots: map[string]string{}, log: log}
+	defer changes.close()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		<-ctx.Done()
+		changes.end()
+	}()
+	w := &watcher{tree: tree, changes: changes, roots: map[string]string{}, log: log}
 	for export, root := range tree.Roots() {
 		w.roots[root] = export
 		w.add(root, ".")
 	}
 	w.run(ctx, tell)
+	<-ended
 }
 
 // skipped folders hold what no watcher looks at, and much of it.
@@ -60,7 +65,7 @@ func skipped(name string) bool { return name == "node_modules" || name == ".git"
 // add watches a folder of an export and those below it. What fails is gone, or another's. A watch is made by a path,
 // which a guest could bend in between: the tree holds its names still for each.
 func (w *watcher) add(root, rel string) {
-	folder, err := w.tree.Still(w.roots[root], rel, func() error { return w.addOne(filepath.Join(root, rel)) })
+	folder, err := w.tree.Still(w.roots[root], rel, func() error { return w.addOne(root, rel) })
 	if err != nil {
 		return
 	}
@@ -76,76 +81,61 @@ func (w *watcher) add(root, rel string) {
 	}
 }
 
-func (w *watcher) addOne(path string) error {
-	err := syscall.ENOSPC
-	if !w.full && len(w.watches.WatchList()) < maxWatched && w.watches.Add(path) == nil {
-		return nil
+func (w *watcher) addOne(root, rel string) error {
+	err := error(unix.ENOSPC)
+	if !w.full && len(w.changes.folders) < maxWatched {
+		err = w.changes.add(root, rel)
 	}
-	if !w.full {
-		w.log.Warn("not all folders are watched: changes on the host raise no events in the guest there", "watched", len(w.watches.WatchList()))
+	if errors.Is(err, unix.ENOSPC) && !w.full {
+		w.full = true
+		w.log.Warn("not all folders are watched: changes on the host raise no events in the guest there", "watched", len(w.changes.folders))
 	}
-	w.full = true
 	return err
 }
 
-// run lets events gather in the kernel for a while before it looks at them: each change of the guest's is an event
-// too, and to wake for each one costs more than to serve the guest.
+// run lets changes gather in the kernel for a while before it looks at them: each of the guest's is one too.
 func (w *watcher) run(ctx context.Context, tell func([]Change)) {
-	changed, wait := map[string]bool{}, settleTime
-	for w.next(ctx, nil, changed) {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
+	for changed := map[string]bool{}; w.changes.wait() && pause(ctx, settleTime); clear(changed) {
+		w.gather(changed)
+		if len(changed) == 0 {
+			continue
 		}
-		if wait = settleTime; !w.gather(ctx, changed) {
-			wait = busyTime
+		if !pause(ctx, noteTime) {
+			return
 		}
 		if list := w.hosts(changed); len(list) > 0 {
 			tell(list)
 		}
-		clear(changed)
 	}
 }
 
-// gather takes what had gathered. It is false if changes come without a pause.
-func (w *watcher) gather(ctx context.Context, changed map[string]bool) bool {
-	for end := time.Now().Add(settleTime); time.Now().Before(end); {
-		if !w.next(ctx, time.After(quietTime), changed) {
-			return true
+// gather takes what is in the queue, and no more than it holds: a guest may fill it as fast as it is emptied.
+func (w *watcher) gather(changed map[string]bool) {
+	for more, times := true, 0; more && times < maxTakes; times++ {
+		var list []change
+		list, more = w.changes.take()
+		for _, c := range list {
+			w.note(c, changed)
 		}
 	}
-	return false
 }
 
-// next takes one event. It is false when none came until quiet, or none will.
-func (w *watcher) next(ctx context.Context, quiet <-chan time.Time, changed map[string]bool) bool {
+// pause is false if ctx ends before.
+func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
 		return false
-	case <-quiet:
-		return false
-	case e, ok := <-w.watches.Events:
-		if ok {
-			w.note(e, changed)
-		}
-		return ok
-	case _, ok := <-w.watches.Errors: // an overflow: the next change is told of again
-		return ok
+	case <-time.After(d):
+		return true
 	}
 }
 
-func (w *watcher) note(e fsnotify.Event, changed map[string]bool) {
-	if e.Op == fsnotify.Chmod {
-		return
+func (w *watcher) note(c change, changed map[string]bool) {
+	if c.folder && c.came && !skipped(filepath.Base(c.path)) {
+		w.addNew(filepath.Clean(c.path))
 	}
-	if e.Has(fsnotify.Create) {
-		if info, err := os.Lstat(e.Name); err == nil && info.IsDir() && !skipped(filepath.Base(e.Name)) {
-			w.addNew(filepath.Clean(e.Name))
-		}
-	}
-	if _, guests := w.place(e.Name); len(changed) < maxChanges && !guests {
-		changed[e.Name] = true
+	if _, guests := w.place(c.path); len(changed) < maxChanges && !guests {
+		changed[c.path] = true
 	}
 }
 
