@@ -88,7 +88,7 @@ func (q *queue) stop() {
 	q.mu.Lock()
 	run.stopped = true
 	q.mu.Unlock()
-	run.wake.ring()
+	run.kick.ring()
 	if !run.drain() {
 		q.log.Warn("requests did not end, their answers are dropped", "waited", Drain)
 	}

@@ -3,6 +3,7 @@ package vhostuser
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,13 +20,13 @@ import (
 // holds the reader up nevertheless makes the watchdog begin another reader.
 type run struct {
 	ring    *ring
-	kick    *event // the reader's own descriptor
-	wake    *doorbell
+	kick    *doorbell // the guest's kicks, and ours: the run's own descriptor of the same counter
 	stopped bool
 	slots   chan struct{} // requests in flight, those of readers too
 	reader  chan struct{} // closed when the last reader ended
 	busy    atomic.Int64  // since when the reader serves a request itself, in nanoseconds of [monotonic]; 0: it does not
 	served  atomic.Int64  // requests that readers served themselves
+	calm    atomic.Bool   // the guest has asked for nothing since a while
 	asleep  atomic.Bool   // the watchdog waits for rouse
 	rouse   chan struct{}
 }
@@ -35,12 +36,7 @@ func newRun(r *ring, kick *event) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	wake, err := newDoorbell()
-	if err != nil {
-		own.close()
-		return nil, err
-	}
-	return &run{ring: r, kick: own, wake: wake, slots: make(chan struct{}, maxInFlight), reader: make(chan struct{}), rouse: make(chan struct{}, 1)}, nil
+	return &run{ring: r, kick: &doorbell{event: own}, slots: make(chan struct{}, maxInFlight), reader: make(chan struct{}), rouse: make(chan struct{}, 1)}, nil
 }
 
 // drain waits for the reader and all requests.
@@ -72,13 +68,12 @@ func (q *queue) read(r *run) {
 			return
 		}
 		if err == nil {
-			err = r.wake.waitWith(r.kick)
+			err = r.kick.wait(&r.calm)
 		}
 		if err != nil {
 			if !errors.Is(err, errStopped) {
 				q.fail(r, err)
 			}
-			r.wake.close()
 			r.kick.close()
 			close(r.reader)
 			return
@@ -130,6 +125,9 @@ func (q *queue) serveItself(r *run, head uint16, c *chain) bool {
 	defer func() { <-r.slots }()
 	since := monotonic()
 	r.busy.Store(since)
+	if r.calm.Load() {
+		r.calm.Store(false)
+	}
 	if r.asleep.Load() && r.asleep.CompareAndSwap(true, false) {
 		select {
 		case r.rouse <- struct{}{}:
@@ -192,17 +190,24 @@ func (q *queue) watch(r *run) {
 		if quiet++; served != last || since != 0 {
 			last, quiet = served, 0
 		}
-		if quiet > sleepsFor && !r.sleep() {
-			return
+		if quiet == 1 {
+			r.calm.Store(true)
+			r.kick.ring()
+		}
+		if quiet > sleepsFor {
+			if !r.sleep(last) {
+				return
+			}
+			quiet = 0
 		}
 		pause.Reset(holdUp)
 	}
 }
 
-// sleep returns when a reader serves a request; false at the run's end.
-func (r *run) sleep() bool {
+// sleep returns when a reader serves a request, or has served more than so many; false at the run's end.
+func (r *run) sleep(served int64) bool {
 	r.asleep.Store(true)
-	if r.busy.Load() != 0 {
+	if r.busy.Load() != 0 || r.served.Load() != served {
 		r.asleep.Store(false)
 		return true
 	}
@@ -225,24 +230,14 @@ func (q *queue) depose(r *run, since int64) bool {
 }
 
 // monotonic is nanoseconds of a clock that no one sets; never 0.
-func monotonic() int64 {
-	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // it never fails
-	return t.Nano() | 1
-}
+func monotonic() int64 { return int64(time.Since(started)) | 1 }
 
-// doorbell wakes a reader out of its system call.
+var started = time.Now()
+
+// doorbell is an event that may be rung while who waits for it closes it.
 type doorbell struct {
 	mu     sync.Mutex
 	*event // nil when it is closed
-}
-
-func newDoorbell() (*doorbell, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return nil, fmt.Errorf("eventfd: %w", err)
-	}
-	return &doorbell{event: &event{fd}}, nil
 }
 
 func (d *doorbell) ring() {
@@ -261,35 +256,25 @@ func (d *doorbell) close() {
 	d.event = nil
 }
 
-// attentive is how long after a request the next one is waited for without a word to Go's scheduler.
-const attentive = 3 * time.Millisecond
-
-// soon waits for what comes at once, and tells whether something did. A guest that works makes its next request a
-// moment after an answer. To tell Go's scheduler of a wait that short costs more than the wait: its monitor wakes for
-// it, takes the processor away and gives it to another thread, and one must be found again. A garbage collection need
-// not wait for the end: the signal that it sends to who does not yield ends the call.
-func soon(fds *[2]unix.PollFd) bool {
-	limit := unix.NsecToTimespec(int64(attentive))
-	n, _, _ := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(fds)), uintptr(len(fds)), uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
-	return int(n) > 0
-}
-
-// waitWith waits for the bell, which is errStopped, or for the guest's kick, which it takes.
-func (d *doorbell) waitWith(kick *event) error {
-	fds := [2]unix.PollFd{{Fd: int32(kick.fd), Events: unix.POLLIN}, {Fd: int32(d.fd), Events: unix.POLLIN}}
-	for {
-		if !soon(&fds) {
-			if _, err := unix.Poll(fds[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
-				return fmt.Errorf("wait for a kick: %w", err)
+// wait waits for a ring, and takes it. While the guest is not calm it does so without a word to Go's scheduler: a guest that
+// works makes its next request a moment after an answer. To tell the scheduler of a wait that short costs more than the
+// wait: its monitor wakes for it, takes the processor away and gives it to another thread, and one must be found again.
+// Nor has the wait an end, which a timer would be set for each time: the watchdog rings when the guest has become calm. A
+// garbage collection need not wait for that: the signal that it sends to who does not yield ends the call.
+func (d *doorbell) wait(calm *atomic.Bool) error {
+	fds := [1]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}}
+	for fds[0].Revents == 0 {
+		if !calm.Load() {
+			_, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), uintptr(len(fds)), 0, 0, 0, 0)
+			if errno == unix.EINTR {
+				runtime.Gosched() // the scheduler's signal: nothing else here looks whether we are to yield
 			}
-		}
-		switch {
-		case fds[1].Revents != 0:
-			return errStopped
-		case fds[0].Revents&^unix.POLLIN != 0:
-			return errors.New("kick: the descriptor is no event counter")
-		case fds[0].Revents != 0:
-			return kick.take()
+		} else if _, err := unix.Poll(fds[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for a kick: %w", err)
 		}
 	}
+	if fds[0].Revents&^unix.POLLIN != 0 {
+		return errors.New("kick: the descriptor is no event counter")
+	}
+	return d.take()
 }
