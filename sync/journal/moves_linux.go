@@ -19,9 +19,7 @@ func (w *Writer) BeforeMove(from, to Place, src Source) (err error) {
 			return
 		}
 		err = w.before(from, e.src)
-		if _, known := w.seen[to.key()]; !known {
-			w.remember(to.key(), record{Op: opOld, Export: to.Export, Path: []byte(to.Path), State: State{Kind: None}}) //nolint:errcheck // see before
-		}
+		w.beforeMade(to)
 	})
 	return err
 }
@@ -29,7 +27,7 @@ func (w *Writer) BeforeMove(from, to Place, src Source) (err error) {
 // AfterMove notes that a folder was moved; src is its new place.
 func (w *Writer) AfterMove(from, to Place, src Source) {
 	w.walk(from, to, src, func(from, to Place, e walked) {
-		w.note(record{Op: opLeft, Export: from.Export, Path: []byte(from.Path), State: State{Kind: None}})
+		w.noteGone(from)
 		w.noteLeft(to, e.id, e.now)
 	})
 }
@@ -37,9 +35,7 @@ func (w *Writer) AfterMove(from, to Place, src Source) {
 // AfterExchange notes that two places were exchanged, of which one at least is a folder's; a and b are what stands
 // there now.
 func (w *Writer) AfterExchange(at, to Place, a, b Source) {
-	gone := func(_, was Place, _ walked) {
-		w.note(record{Op: opLeft, Export: was.Export, Path: []byte(was.Path), State: State{Kind: None}})
-	}
+	gone := func(_, was Place, _ walked) { w.noteGone(was) }
 	left := func(is, _ Place, e walked) { w.noteLeft(is, e.id, e.now) }
 	for _, f := range []func(from, to Place, e walked){gone, left} {
 		w.walk(at, to, a, f)

@@ -32,6 +32,7 @@ type Writer struct {
 	mu     sync.Mutex
 	id     int
 	file   logWriter
+	later  []byte            // records that are written with the next one
 	size   int64             // of the log: the records that are whole
 	shrink int64             // the size from which on it is worth to be written anew
 	torn   bool              // behind them may be what a full disk took of one
@@ -116,6 +117,7 @@ func (w *Writer) Close() error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.write(nil) //nolint:errcheck // write says so, once
 	return w.file.Close()
 }
 
@@ -135,9 +137,10 @@ func (w *Writer) Checkpoint(label string) (int, error) {
 		return 0, fmt.Errorf("begin a checkpoint: %w", err)
 	}
 	if w.file != nil {
+		w.write(nil) //nolint:errcheck // write says so, once
 		w.file.Close()
 	}
-	w.id, w.file, w.size, w.shrink, w.torn, w.data = id, file, 0, worthShrinking, false, 0
+	w.id, w.file, w.later, w.size, w.shrink, w.torn, w.data = id, file, nil, 0, worthShrinking, false, 0
 	w.names = map[fileID]record{}
 	w.seen, w.meta, w.full, w.broken, w.refused = map[string]seen{}, map[string]seen{}, false, false, false
 	w.used, w.mine, w.guests, w.users = w.count(), 0, 0, 0
@@ -169,16 +172,34 @@ func (w *Writer) Before(at Place, src Source) error {
 	return w.before(at, src)
 }
 
+// BeforeMade is Before for a place where nothing stands. It is written with what the guest left there: who is killed in
+// between leaves a name that undo does not know, and loses nothing.
+func (w *Writer) BeforeMade(at Place) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.beforeMade(at)
+}
+
+func (w *Writer) beforeMade(at Place) {
+	key := at.key()
+	if _, known := w.seen[key]; !known {
+		w.remember(key, record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}}) //nolint:errcheck // it was said, nothing is lost
+	}
+}
+
 func (w *Writer) before(at Place, src Source) error {
 	st, err := src.stat()
-	key := at.key()
-	was, known := w.seen[key]
 	if err != nil {
-		if errors.Is(err, unix.ENOENT) && !known {
-			w.remember(key, record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}}) //nolint:errcheck // it was said, nothing is lost
+		if errors.Is(err, unix.ENOENT) {
+			w.beforeMade(at)
 		}
 		return nil
 	}
+	key := at.key()
+	was, known := w.seen[key]
 	now := stateOf(&st, src)
 	own, ok := w.left[fileID{st.Dev, st.Ino}]
 	if known && (now.Kind == Dir || ok && own.same(now) || was.is(now)) {
@@ -251,17 +272,38 @@ func (w *Writer) remember(key string, r record) error {
 	return w.append(r)
 }
 
+// maxLater bounds what waits for the next record.
+const maxLater = 16 << 10
+
 func (w *Writer) append(r record) error {
 	line, err := json.Marshal(r)
-	if err == nil && w.torn {
+	if err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	line = append(line, '\n')
+	if r.Op == opOld && r.Kind == None && len(w.later) < maxLater {
+		w.later = append(w.later, line...)
+		return nil
+	}
+	return w.write(line)
+}
+
+// write writes a record, and those before it that wait.
+func (w *Writer) write(line []byte) (err error) {
+	all := append(w.later, line...)
+	if len(all) == 0 {
+		return nil
+	}
+	if w.torn {
 		err = w.file.Truncate(w.size)
 	}
 	if err == nil {
-		_, err = w.file.Write(append(line, '\n'))
+		_, err = w.file.Write(all)
 		w.torn = err != nil
 	}
 	if err == nil {
-		w.size += int64(len(line)) + 1
+		w.size += int64(len(all))
+		w.later = all[:0]
 	}
 	if err == nil && w.size > w.shrink {
 		w.shrink = 2 * w.size
@@ -374,11 +416,35 @@ func (w *Writer) After(at Place, src Source) {
 	st, err := src.stat()
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) {
-			w.note(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}})
+			w.noteGone(at)
 		}
 		return
 	}
 	w.noteLeft(at, fileID{st.Dev, st.Ino}, stateOf(&st, src))
+}
+
+// AfterMade is After for what st tells of: nobody else has changed it since.
+func (w *Writer) AfterMade(at Place, src Source, st *unix.Stat_t) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.noteLeft(at, fileID{st.Dev, st.Ino}, stateOf(st, src))
+}
+
+// AfterGone is After for what was removed: what stands there by now is another's.
+func (w *Writer) AfterGone(at Place) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.noteGone(at)
+}
+
+func (w *Writer) noteGone(at Place) {
+	w.note(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}})
 }
 
 // Wrote is After for a file that is written to again and again: it is noted now, and told with After when it is closed. checkpoint is

@@ -14,22 +14,51 @@ import (
 
 // place is where a node is below its export's root now, as components.
 func (t *Tree) place(n *node) ([]string, error) {
-	root, err := t.readLink(n.export.fd)
-	if err != nil {
-		return nil, err
-	}
 	path, err := t.readLink(n.fd)
 	if err != nil {
 		return nil, err
 	}
-	if path == root {
-		return nil, nil
+	parts, ok := placeBelow(n.export.root.Load(), path)
+	if !ok || time.Since(t.started)-n.export.root.Load().at > rootFor {
+		if err := t.findRoot(n.export); err != nil {
+			return nil, err
+		}
+		if parts, ok = placeBelow(n.export.root.Load(), path); !ok {
+			return nil, unix.EPERM // the host's user moved it out of the export
+		}
 	}
-	below, ok := strings.CutPrefix(path, strings.TrimSuffix(root, "/")+"/")
+	return parts, nil
+}
+
+// root is where an export's folder was.
+type root struct {
+	path string
+	at   time.Duration // since the tree was opened
+}
+
+// rootFor is how long an export's folder counts as where it was. To ask for each request costs as much as some requests
+// do; only the host's user can move it, and would have to put one of the folders in it into its place within that time
+// for a node to be taken for what stands elsewhere.
+const rootFor = 20 * time.Millisecond
+
+func (t *Tree) findRoot(e *export) error {
+	at := time.Since(t.started)
+	path, err := t.readLink(e.fd)
+	if err == nil {
+		e.root.Store(&root{path, at})
+	}
+	return err
+}
+
+func placeBelow(r *root, path string) ([]string, bool) {
+	if path == r.path {
+		return nil, true
+	}
+	below, ok := strings.CutPrefix(path, strings.TrimSuffix(r.path, "/")+"/")
 	if !ok {
-		return nil, unix.EPERM // the host's user moved it out of the export
+		return nil, false
 	}
-	return strings.Split(below, "/"), nil
+	return strings.Split(below, "/"), true
 }
 
 func (t *Tree) readLink(fd int) (string, error) {
@@ -54,6 +83,11 @@ func (t *Tree) mayChange(n *node) fuse.Status {
 	if err != nil {
 		return status(err)
 	}
+	return t.mayChangeAt(n, parts)
+}
+
+// mayChangeAt is mayChange for a node whose place is known and that is neither masked nor read-only.
+func (t *Tree) mayChangeAt(n *node, parts []string) fuse.Status {
 	if n.is(unix.S_IFREG) && guard.PointerAt(parts) != guard.NoPointer {
 		return t.refuse("change of a file that leads git elsewhere refused", n.export, parts)
 	}

@@ -170,14 +170,14 @@ func (t *Tree) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fu
 		return s
 	}
 	defer t.release(dir)
-	h, s := t.createNew(dir, name, in)
+	h, st, s := t.createNew(dir, name, in)
 	if s == fuse.Status(unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
 		return t.openExisting(dir, name, in, out)
 	}
 	if s != fuse.OK {
 		return s
 	}
-	if s := t.enter(dir, name, &out.EntryOut); s != fuse.OK {
+	if s := t.enterMade(dir.export, h.fd, st, t.masks(dir, name), &out.EntryOut); s != fuse.OK {
 		unix.Close(h.fd)
 		return s
 	}
@@ -190,6 +190,15 @@ func (t *Tree) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fu
 	return t.openedKnown(h, out)
 }
 
+// enterMade counts the guest's knowledge of a file that was just made, by its descriptor, of which st tells.
+func (t *Tree) enterMade(e *export, fd int, st *unix.Stat_t, masked bool, out *fuse.EntryOut) fuse.Status {
+	path, err := unix.Openat(t.self, (&node{fd: fd}).link(), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return status(err)
+	}
+	return t.know(e, path, st, masked, out)
+}
+
 // openedKnown opens for a guest that was just told of the node, or takes that back.
 func (t *Tree) openedKnown(h *handle, out *fuse.CreateOut) fuse.Status {
 	s := t.opened(h, &out.OpenOut)
@@ -199,16 +208,17 @@ func (t *Tree) openedKnown(h *handle, out *fuse.CreateOut) fuse.Status {
 	return s
 }
 
-func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (*handle, fuse.Status) {
+// createNew makes a file that is not there, and tells of it.
+func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (*handle, *unix.Stat_t, fuse.Status) {
 	t.names.RLock()
 	defer t.names.RUnlock()
 	parts, err := t.below(dir, name)
 	if err != nil {
-		return nil, status(err)
+		return nil, nil, status(err)
 	}
 	kind, s := t.mayCreate(dir, name, parts)
 	if s != fuse.OK {
-		return nil, s
+		return nil, nil, s
 	}
 	access := in.Flags & openFlags
 	if t.masks(dir, name) {
@@ -216,25 +226,27 @@ func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (*handle, fu
 	}
 	flags := int(access) | unix.O_CREAT | unix.O_EXCL | unix.O_NONBLOCK
 	e := t.entryAt(dir, name, parts)
-	if !t.exists(dir, name) {
-		if err := t.before(e); err != nil {
-			return nil, status(err)
-		}
-	}
+	t.beforeMade(dir, name, e)
 	fd := -1
 	err = t.making(dir, name, func() (err error) {
 		fd, err = beneath(dir.fd, name, flags, in.Mode&0o777)
 		return err
 	})
 	if err != nil {
-		return nil, status(err)
+		return nil, nil, status(err)
 	}
-	t.after(e)
+	st, err := stat(fd)
+	if err != nil {
+		t.after(e)
+		unix.Close(fd)
+		return nil, nil, status(err)
+	}
+	t.afterMade(e, st)
 	h := newHandle(fd, dir.export, access, kind)
 	if e.ok {
-		h.noted.Store(time.Now().UnixNano()) // after did it
+		h.noted.Store(time.Now().UnixNano()) // afterMade did it
 	}
-	return h, fuse.OK
+	return h, st, fuse.OK
 }
 
 // newHandle is one of a file that was made.
@@ -281,12 +293,12 @@ func (t *Tree) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut
 	if err != nil {
 		return status(err)
 	}
-	path, err := unix.Openat(t.self, (&node{fd: fd}).link(), unix.O_PATH|unix.O_CLOEXEC, 0)
+	st, err := stat(fd)
 	if err != nil {
 		unix.Close(fd)
 		return status(err)
 	}
-	if s := t.know(dir.export, path, dir.masked.Load(), &out.EntryOut); s != fuse.OK {
+	if s := t.enterMade(dir.export, fd, st, dir.masked.Load(), &out.EntryOut); s != fuse.OK {
 		unix.Close(fd)
 		return s
 	}

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -39,7 +40,7 @@ func (t *Tree) entryAt(dir *node, name string, parts []string) entry {
 	if t.opts.Journal == nil {
 		return entry{}
 	}
-	return entry{t.at(dir.export, parts), journal.Source{FD: dir.fd, Name: name}, true}
+	return entry{at: t.at(dir.export, parts), src: journal.Source{FD: dir.fd, Name: name}, ok: true}
 }
 
 // fileOf is a descriptor, for the journal; one without a name any more is nothing to keep.
@@ -80,12 +81,41 @@ func (t *Tree) before(e entry) error {
 	return t.opts.Journal.Before(e.at, e.src)
 }
 
+// beforeMade is before for a name that is about to be made, and that fails if something stands there: that is not
+// the guest's.
+func (t *Tree) beforeMade(dir *node, name string, e entry) {
+	if !e.ok {
+		return
+	}
+	if _, err := kindOf(dir.fd, name); errors.Is(err, unix.ENOENT) {
+		t.opts.Journal.BeforeMade(e.at)
+	}
+}
+
 func (t *Tree) after(e entry) {
 	if e.ok {
-		t.recent.add(e.at.Export+"\x00"+e.at.Path, time.Now())
+		t.note(e)
 		t.opts.Journal.After(e.at, e.src)
 	}
 }
+
+// afterMade is after for what st tells of.
+func (t *Tree) afterMade(e entry, st *unix.Stat_t) {
+	if e.ok {
+		t.note(e)
+		t.opts.Journal.AfterMade(e.at, e.src, st)
+	}
+}
+
+// afterGone is after for what was removed.
+func (t *Tree) afterGone(e entry) {
+	if e.ok {
+		t.note(e)
+		t.opts.Journal.AfterGone(e.at)
+	}
+}
+
+func (t *Tree) note(e entry) { t.recent.add(e.at.Export+"\x00"+e.at.Path, time.Now()) }
 
 // changing runs f, which changes the content of an open file, between two looks of the journal. What it left
 // is written down when the file is closed.
@@ -113,7 +143,7 @@ func (t *Tree) changed(h *handle, f func() error) error {
 		if err := t.before(e); err != nil {
 			return err
 		}
-		t.recent.add(e.at.Export+"\x00"+e.at.Path, now)
+		t.note(e)
 		h.noted.Store(now.UnixNano())
 	}
 	err := f()

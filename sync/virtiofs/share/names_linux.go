@@ -82,16 +82,16 @@ func (t *Tree) enter(dir *node, name string, out *fuse.EntryOut) fuse.Status {
 	if err != nil {
 		return status(err)
 	}
-	return t.know(dir.export, fd, t.masks(dir, name), out)
-}
-
-// know takes an O_PATH descriptor over into the table, or the one that is there already.
-func (t *Tree) know(e *export, fd int, masked bool, out *fuse.EntryOut) fuse.Status {
 	st, err := stat(fd)
 	if err != nil {
 		unix.Close(fd)
 		return status(err)
 	}
+	return t.know(dir.export, fd, st, t.masks(dir, name), out)
+}
+
+// know takes an O_PATH descriptor, of which st tells, over into the table, or the one that is there already.
+func (t *Tree) know(e *export, fd int, st *unix.Stat_t, masked bool, out *fuse.EntryOut) fuse.Status {
 	k := keyOf(e.index, st)
 	t.mu.Lock()
 	n := t.byKey[k]
@@ -233,11 +233,7 @@ func (t *Tree) make(id uint64, name string, kind uint32, out *fuse.EntryOut, f f
 		return s
 	}
 	e := t.entryAt(dir, name, parts)
-	if !t.exists(dir, name) {
-		if err := t.before(e); err != nil {
-			return status(err)
-		}
-	}
+	t.beforeMade(dir, name, e)
 	if err := t.making(dir, name, func() error { return f(dir.fd) }); err != nil {
 		return status(err)
 	}
@@ -311,7 +307,7 @@ func (t *Tree) remove(id uint64, name string, flags int) fuse.Status {
 	if err := unix.Unlinkat(dir.fd, name, flags); err != nil {
 		return status(err)
 	}
-	t.after(e)
+	t.afterGone(e)
 	return fuse.OK
 }
 

@@ -12,18 +12,6 @@ import (
 // A pointer, see package guard, is made as an empty file by [Tree.Create] alone, and written in one piece that was
 // looked at. Nothing that the guest had otherwise gets the name, and what has it gets no second one.
 
-// pointer is what a regular file of the guest's may be.
-func (t *Tree) pointer(n *node) (guard.Pointer, []string) {
-	if !n.is(unix.S_IFREG) {
-		return guard.NoPointer, nil
-	}
-	parts, err := t.place(n)
-	if err != nil {
-		return guard.NoPointer, nil // what asks for more than to know refuses
-	}
-	return guard.PointerAt(parts), parts
-}
-
 // mayPoint tells whether the guest may make or remove the pointer with the name, whose place is parts.
 func (t *Tree) mayPoint(dir *node, name string, parts []string) fuse.Status {
 	if dir.export.ReadOnly {
@@ -53,10 +41,17 @@ func (t *Tree) mayCreate(dir *node, name string, parts []string) (guard.Pointer,
 
 // mayWrite tells whether the guest may open a file to write to it, and what it is.
 func (t *Tree) mayWrite(n *node) (guard.Pointer, fuse.Status) {
-	if kind, parts := t.pointer(n); kind != guard.NoPointer && !n.masked.Load() && !n.export.ReadOnly {
+	if n.export.ReadOnly || n.masked.Load() {
+		return guard.NoPointer, t.mayChange(n)
+	}
+	parts, err := t.place(n)
+	if err != nil {
+		return guard.NoPointer, status(err)
+	}
+	if kind := guard.PointerAt(parts); kind != guard.NoPointer && n.is(unix.S_IFREG) {
 		return kind, t.allowPointer(n.export, parts)
 	}
-	return guard.NoPointer, t.mayChange(n)
+	return guard.NoPointer, t.mayChangeAt(n, parts)
 }
 
 // point writes a pointer: all of it or nothing. The lock keeps two of them from being mixed.

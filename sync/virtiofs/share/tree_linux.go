@@ -93,6 +93,7 @@ type export struct {
 	Export
 	index int
 	fd    int
+	root  atomic.Pointer[root]
 	room  *room // nil where the guest may use all that is free
 }
 
@@ -138,7 +139,7 @@ func (t *Tree) addExport(i int, e Export) error {
 	}
 	t.lastID++
 	n := &node{id: t.lastID, key: keyOf(i, st), fd: fd, mode: st.Mode, export: &export{Export: e, index: i, fd: fd}, holders: 1}
-	if err := t.addRoom(n); err != nil {
+	if err := errors.Join(t.findRoot(n.export), t.addRoom(n)); err != nil {
 		unix.Close(fd)
 		return err
 	}
