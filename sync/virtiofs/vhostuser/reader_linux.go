@@ -166,8 +166,8 @@ var errStopped = errors.New("the ring was stopped")
 
 // Times of the watchdog.
 const (
-	holdUp    = 5 * time.Millisecond // a reader that serves one request for so long has another take over
-	sleepsFor = 20                   // looks without a request after which the watchdog sleeps
+	holdUp    = 20 * time.Millisecond // a reader that serves one request for so long has another take over
+	sleepsFor = 5                     // looks without a request after which the watchdog sleeps
 )
 
 // watch begins another reader where a request holds one up, until the run ends: the guest's other requests
