@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +33,8 @@ type Writer struct {
 	mu     sync.Mutex
 	id     int
 	file   logWriter
-	later  []byte            // records that are written with the next one
+	lazy   bool              // there will be a Flush
+	later  []record          // those that wait for it
 	size   int64             // of the log: the records that are whole
 	shrink int64             // the size from which on it is worth to be written anew
 	torn   bool              // behind them may be what a full disk took of one
@@ -117,7 +119,7 @@ func (w *Writer) Close() error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.write(nil) //nolint:errcheck // write says so, once
+	w.write() //nolint:errcheck // write says so, once
 	return w.file.Close()
 }
 
@@ -137,7 +139,7 @@ func (w *Writer) Checkpoint(label string) (int, error) {
 		return 0, fmt.Errorf("begin a checkpoint: %w", err)
 	}
 	if w.file != nil {
-		w.write(nil) //nolint:errcheck // write says so, once
+		w.write() //nolint:errcheck // write says so, once
 		w.file.Close()
 	}
 	w.id, w.file, w.later, w.size, w.shrink, w.torn, w.data = id, file, nil, 0, worthShrinking, false, 0
@@ -172,8 +174,7 @@ func (w *Writer) Before(at Place, src Source) error {
 	return w.before(at, src)
 }
 
-// BeforeMade is Before for a place where nothing stands. It is written with what the guest left there: who is killed in
-// between leaves a name that undo does not know, and loses nothing.
+// BeforeMade is Before for a place where nothing stands.
 func (w *Writer) BeforeMade(at Place) {
 	if w == nil {
 		return
@@ -272,38 +273,65 @@ func (w *Writer) remember(key string, r record) error {
 	return w.append(r)
 }
 
-// maxLater bounds what waits for the next record.
-const maxLater = 16 << 10
+// maxLater bounds the records that wait.
+const maxLater = 64
 
-func (w *Writer) append(r record) error {
-	line, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("record: %w", err)
+// Lazily lets records wait for Flush, or for the next one that does not wait: of what the guest makes, and of what it leaves.
+// What was the user's is written before the guest may change it. Who is killed in between leaves names and contents of
+// the guest's that undo takes for the user's, and loses nothing.
+func (w *Writer) Lazily() {
+	if w != nil {
+		w.lazy = true
 	}
-	line = append(line, '\n')
-	if r.Op == opOld && r.Kind == None && len(w.later) < maxLater {
-		w.later = append(w.later, line...)
-		return nil
-	}
-	return w.write(line)
 }
 
-// write writes a record, and those before it that wait.
-func (w *Writer) write(line []byte) (err error) {
-	all := append(w.later, line...)
-	if len(all) == 0 {
+// Flush writes the records that wait, see Lazily.
+func (w *Writer) Flush() {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.write() //nolint:errcheck // write says so, once
+}
+
+func (w *Writer) append(r record) error {
+	w.later = append(w.later, r)
+	waits := w.lazy && (r.Op != opOld || r.Kind == None)
+	if waits && len(w.later) < maxLater {
 		return nil
 	}
-	if w.torn {
+	err := w.write()
+	switch {
+	case err == nil:
+	case !waits: // its change is refused, or it is not to be taken back
+		w.later = w.later[:len(w.later)-1]
+	case len(w.later) >= 2*maxLater:
+		w.later = w.later[:0]
+	}
+	return err
+}
+
+// write writes the records that wait. They go on waiting if that fails.
+func (w *Writer) write() (err error) {
+	if len(w.later) == 0 {
+		return nil
+	}
+	var all bytes.Buffer
+	lines := json.NewEncoder(&all)
+	for _, r := range w.later {
+		err = errors.Join(err, lines.Encode(r))
+	}
+	if err == nil && w.torn {
 		err = w.file.Truncate(w.size)
 	}
 	if err == nil {
-		_, err = w.file.Write(all)
+		_, err = w.file.Write(all.Bytes())
 		w.torn = err != nil
 	}
 	if err == nil {
-		w.size += int64(len(all))
-		w.later = all[:0]
+		w.size += int64(all.Len())
+		w.later = w.later[:0]
 	}
 	if err == nil && w.size > w.shrink {
 		w.shrink = 2 * w.size

@@ -1,7 +1,9 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -87,4 +89,77 @@ func TestOtherFaultsAreSaid(t *testing.T) {
 			t.Errorf("%v is not taken for a full disk", is)
 		}
 	}
+}
+
+// TestLazy: what was the user's is in the log before the change; what the guest made waits for Flush, and is not lost by
+// a checkpoint, a full disk or the end.
+func TestLazy(t *testing.T) {
+	dir, work := t.TempDir(), t.TempDir()
+	w, err := Open(dir, Limits{}, "up", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Lazily()
+	folder, err := os.Open(work)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Close()
+	records := func(id string) int {
+		t.Helper()
+		b, err := os.ReadFile(filepath.Join(dir, id, "log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Count(b, []byte("\n"))
+	}
+	made := func(name string) {
+		t.Helper()
+		w.BeforeMade(Place{"work", name})
+		if err := os.WriteFile(filepath.Join(work, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.After(Place{"work", name}, Source{int(folder.Fd()), name})
+	}
+	expect := func(id string, want int) {
+		t.Helper()
+		if got := records(id); got != want {
+			t.Errorf("checkpoint %s has %d records, want %d", id, got, want)
+		}
+	}
+	made("one")
+	expect("000001", 0)
+	w.Flush()
+	expect("000001", 2)
+	made("two")
+	if err := os.WriteFile(filepath.Join(work, "user's"), []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Before(Place{"work", "user's"}, Source{int(folder.Fd()), "user's"}); err != nil {
+		t.Fatal(err)
+	}
+	expect("000001", 5)
+	made("three")
+	if _, err := w.Checkpoint("next"); err != nil {
+		t.Fatal(err)
+	}
+	expect("000001", 7)
+	disk := &fullDisk{File: w.file.(*os.File)}
+	w.file = disk
+	made("four")
+	w.Flush()
+	disk.room = 1 << 20
+	w.Flush()
+	expect("000002", 2)
+	for i := range maxLater {
+		made(fmt.Sprint("many", i))
+	}
+	if got := records("000002"); got < maxLater {
+		t.Errorf("%d records after %d that waited", got, 2*maxLater)
+	}
+	made("last")
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	expect("000002", 4+2*maxLater)
 }

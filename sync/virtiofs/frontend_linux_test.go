@@ -23,6 +23,7 @@ type frontend struct {
 	memfd      int
 	mem        []byte
 	kick, call *os.File
+	kicked     int // kick's descriptor
 	next       uint16
 	unique     uint64
 	ended      chan error
@@ -145,7 +146,8 @@ func (f *frontend) startRing() {
 	f.must(10, pack(ringOne))
 	f.must(9, pack(ringOne, userBase+descAt, userBase+usedAt, userBase+availAt, 0))
 	f.must(13, pack(ringOne), int(f.call.Fd()))
-	f.must(12, pack(ringOne), int(f.kick.Fd()))
+	f.kicked = int(f.kick.Fd())
+	f.must(12, pack(ringOne), f.kicked)
 	f.must(18, pack(ringOne|1<<32))
 }
 
@@ -208,8 +210,22 @@ func (f *frontend) exchange(request []byte) ([]byte, error) {
 		}
 		time.Sleep(20 * time.Microsecond)
 	}
+	f.rest()
 	n := binary.LittleEndian.Uint32(f.mem[usedAt+4+8*int((f.next-1)%queueSize)+4:])
 	return append([]byte(nil), f.mem[outAt:outAt+int(n)]...), nil
+}
+
+// rest returns when the server has done what it does after an answer: it takes no kick before. A ring that is served no
+// more takes none.
+func (f *frontend) rest() {
+	_, err := f.kick.Write(pack(1))
+	f.check(err)
+	kicked := []unix.PollFd{{Fd: int32(f.kicked), Events: unix.POLLIN}}
+	for limit := time.Now().Add(200 * time.Millisecond); time.Now().Before(limit); time.Sleep(10 * time.Microsecond) {
+		if n, err := unix.Poll(kicked, 0); n == 0 && err == nil {
+			return
+		}
+	}
 }
 
 // fuse makes a FUSE request of the guest's root. The error is the guest's errno.

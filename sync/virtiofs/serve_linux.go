@@ -37,6 +37,7 @@ func serve(ctx context.Context, conn *net.UnixConn, cfg Config, logger *slog.Log
 		conn.Close()
 		return fmt.Errorf("file server: %w", err)
 	}
+	kept.Lazily()
 	defer kept.Close() //nolint:errcheck // what was recorded is written
 	tree, err := open(cfg, kept, logger)
 	if err != nil {
@@ -46,6 +47,7 @@ func serve(ctx context.Context, conn *net.UnixConn, cfg Config, logger *slog.Log
 	defer tree.Close()
 	if with.listen != nil {
 		go with.listen(func(c Command) Answer {
+			tree.Rest() // what was before it
 			id, err := kept.Checkpoint(c.Checkpoint)
 			if err != nil {
 				return Answer{Error: err.Error()}
@@ -222,6 +224,13 @@ func (h *handler) Slow(in [][]byte) bool {
 		return true
 	}
 	return false
+}
+
+// Rest implements [vhostuser.Device].
+func (h *handler) Rest() {
+	h.gate.RLock()
+	defer h.gate.RUnlock()
+	h.tree.Rest()
 }
 
 // deviceState is what goes through QEMU's pipe before the tree's: what the guest's INIT was.

@@ -77,10 +77,49 @@ func (t *Tree) closeHandle(id uint64) {
 	h := t.handles[id]
 	delete(t.handles, id)
 	t.mu.Unlock()
-	if h != nil {
+	switch {
+	case h == nil:
+	case h.dirty.Load() && t.closing.add(h):
+	default:
 		t.settle(h)
 		h.drop()
 	}
+}
+
+// closing are files that the guest has closed and whose end is not in the journal yet. The guest waits for no answer to
+// that, but for one to what it asks next.
+type closing struct {
+	mu   sync.Mutex
+	list []*handle
+}
+
+// maxClosing bounds the descriptors that they hold.
+const maxClosing = 32
+
+func (c *closing) add(h *handle) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.list) >= maxClosing {
+		return false
+	}
+	c.list = append(c.list, h)
+	return true
+}
+
+func (c *closing) take() (list []*handle) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list, c.list = c.list, nil
+	return list
+}
+
+// Rest does what no answer depends on.
+func (t *Tree) Rest() {
+	for _, h := range t.closing.take() {
+		t.settle(h)
+		h.drop()
+	}
+	t.opts.Journal.Flush()
 }
 
 // openFlags that a guest may ask for. O_DIRECT would demand alignment of its memory,

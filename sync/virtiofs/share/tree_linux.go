@@ -55,6 +55,7 @@ type Tree struct {
 	refusals, links    limiter
 	recent             recent
 	shown              atomic.Int64 // bytes, see maxShown
+	closing            closing
 
 	// names: held for reading by what changes or makes something at a place, for writing
 	// by what moves places.
@@ -163,6 +164,7 @@ func (t *Tree) put(n *node) {
 
 // Reset forgets what a guest that went away knew. No other call may be in progress.
 func (t *Tree) Reset() {
+	t.Rest()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for id, h := range t.handles {

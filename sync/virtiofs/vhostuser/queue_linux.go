@@ -12,6 +12,7 @@ import (
 type Device interface {
 	Handle(in, out [][]byte) int // see [Handler]
 	Slow(in [][]byte) bool       // see [Slow]
+	Rest()                       // see [Rest]
 	Save(w io.Writer) error
 	Load(r io.Reader) error
 }
@@ -23,6 +24,10 @@ type Handler func(in, out [][]byte) int
 
 // Slow tells of a request that may take long, by what the guest sent and may still change: a hint.
 type Slow func(in [][]byte) bool
+
+// Rest is called when a queue's answers are with the guest and no request waits: for what no answer depends on. It may be
+// called by several queues at once, and while requests are handled.
+type Rest func()
 
 // Drain is how long a stopping ring waits for requests in flight. QEMU, and with it
 // the guest's reset, waits as long; requests that take longer (a host's file system
@@ -37,6 +42,7 @@ type queue struct {
 	log    *slog.Logger
 	handle Handler
 	slow   Slow
+	rest   Rest
 
 	// Set by the session, between runs.
 	num     uint16

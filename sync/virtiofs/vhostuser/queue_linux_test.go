@@ -26,7 +26,7 @@ func testQueue(t *testing.T, handle Handler) (*queue, *memory) {
 	binary.LittleEndian.PutUint32(mem[testAvail:], 1<<16)
 	const user = 0x7000_0000
 	q := &queue{
-		log: slog.New(slog.DiscardHandler), handle: handle, num: 4, enabled: true,
+		log: slog.New(slog.DiscardHandler), handle: handle, rest: func() {}, num: 4, enabled: true,
 		addr: ringAddr{desc: user + testDesc, avail: user + testAvail, used: user + testUsed},
 	}
 	newKick(t, q)

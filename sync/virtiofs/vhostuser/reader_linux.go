@@ -67,6 +67,7 @@ func (q *queue) read(r *run) {
 		if deposed {
 			return
 		}
+		q.rest()
 		if err == nil {
 			err = r.kick.wait(&r.calm)
 		}
