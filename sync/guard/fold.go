@@ -2,6 +2,7 @@ package guard
 
 import (
 	"path"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -15,6 +16,9 @@ const gitDir = ".git"
 // fold maps a name to what all names that some file system takes for it have in
 // common.
 func fold(name string) string {
+	if isFolded(name) {
+		return name
+	}
 	name, _, _ = strings.Cut(name, ":") // NTFS streams
 	if trimmed := strings.TrimRight(name, ". "); trimmed != "" {
 		name = trimmed
@@ -28,6 +32,18 @@ func fold(name string) string {
 		return gitDir
 	}
 	return name
+}
+
+// isFolded tells of most names that fold leaves them as they are.
+func isFolded(name string) bool {
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '-', c == '_', c == '.' && i < len(name)-1:
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 func ascii(s string) bool {
@@ -61,11 +77,21 @@ func matches(component, name string) bool {
 	if component == name {
 		return true
 	}
-	if first := component[:1]; !strings.ContainsAny(first, `*?[\`) && !strings.HasPrefix(name, first) {
+	if !sameEnds(component, name) {
 		return short(component, name) // most names
 	}
 	ok, err := path.Match(component, name)
 	return ok && err == nil || short(component, name)
+}
+
+// sameEnds tells whether a name begins and ends with the letters that a component does, where those stand for themselves.
+// Most names do not, and to look at a glob takes ten times as long.
+func sameEnds(component, name string) bool {
+	if name == "" {
+		return true
+	}
+	first, last := component[0], component[len(component)-1]
+	return (strings.IndexByte(`*?[\`, first) >= 0 || first == name[0]) && (strings.IndexByte(`*?]\`, last) >= 0 || last == name[len(name)-1])
 }
 
 // short tells whether a folded name can be the one of eight letters and three that VFAT and NTFS give besides to what a
@@ -94,6 +120,9 @@ func short(component, name string) bool {
 
 // backslashed tells whether a name has a backslash, which separates folders on other systems, and how it would be read there.
 func backslashed(parts []string) (read []string, ok bool) {
+	if !slices.ContainsFunc(parts, func(part string) bool { return strings.IndexByte(part, '\\') >= 0 }) {
+		return nil, false
+	}
 	for _, part := range parts {
 		pieces := strings.Split(part, `\`)
 		ok = ok || len(pieces) > 1

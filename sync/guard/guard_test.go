@@ -1,9 +1,12 @@
 package guard
 
 import (
+	"path"
 	"slices"
 	"strings"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 func builtin(t *testing.T) *Matcher {
@@ -125,6 +128,20 @@ func FuzzProtectedFolds(f *testing.F) {
 					t.Errorf("%q is protected, %q is not", path, other)
 				}
 			}
+		}
+	})
+}
+
+// What is decided without a look at the whole name is decided as by it.
+func TestQuickAnswers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.StringMatching(`[aAb.~:ß\\-]{0,6}`).Draw(t, "name")
+		component := rapid.StringMatching(`[ab.*?-]{1,4}|\[ab\]b?|a\\[*?\]a]`).Draw(t, "component")
+		if ok, err := path.Match(component, name); err == nil && ok && !sameEnds(component, name) {
+			t.Errorf("%q matches %q", component, name)
+		}
+		if isFolded(name) && fold(name+":x") != name {
+			t.Errorf("%q folds to %q", name, fold(name+":x"))
 		}
 	})
 }
