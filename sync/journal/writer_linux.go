@@ -174,7 +174,7 @@ func (w *Writer) Before(at Place, src Source) error {
 	return w.before(at, src)
 }
 
-// BeforeMade is Before for a place where nothing stands.
+// BeforeMade is Before for a place where nothing stands, or nothing stood until just now.
 func (w *Writer) BeforeMade(at Place) {
 	if w == nil {
 		return

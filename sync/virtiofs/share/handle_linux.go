@@ -265,7 +265,6 @@ func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (*handle, *u
 	}
 	flags := int(access) | unix.O_CREAT | unix.O_EXCL | unix.O_NONBLOCK
 	e := t.entryAt(dir, name, parts)
-	t.beforeMade(dir, name, e)
 	fd := -1
 	err = t.making(dir, name, func() (err error) {
 		fd, err = beneath(dir.fd, name, flags, in.Mode&0o777)
@@ -276,14 +275,14 @@ func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (*handle, *u
 	}
 	st, err := stat(fd)
 	if err != nil {
-		t.after(e)
+		t.made(e, nil)
 		unix.Close(fd)
 		return nil, nil, status(err)
 	}
-	t.afterMade(e, st)
+	t.made(e, st)
 	h := newHandle(fd, dir.export, access, kind)
 	if e.ok {
-		h.noted.Store(time.Now().UnixNano()) // afterMade did it
+		h.noted.Store(time.Now().UnixNano()) // made did it
 	}
 	return h, st, fuse.OK
 }

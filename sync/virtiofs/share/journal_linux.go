@@ -1,7 +1,6 @@
 package share
 
 import (
-	"errors"
 	"strings"
 	"time"
 
@@ -81,17 +80,6 @@ func (t *Tree) before(e entry) error {
 	return t.opts.Journal.Before(e.at, e.src)
 }
 
-// beforeMade is before for a name that is about to be made, and that fails if something stands there: that is not
-// the guest's.
-func (t *Tree) beforeMade(dir *node, name string, e entry) {
-	if !e.ok {
-		return
-	}
-	if _, err := kindOf(dir.fd, name); errors.Is(err, unix.ENOENT) {
-		t.opts.Journal.BeforeMade(e.at)
-	}
-}
-
 func (t *Tree) after(e entry) {
 	if e.ok {
 		t.note(e)
@@ -99,12 +87,19 @@ func (t *Tree) after(e entry) {
 	}
 }
 
-// afterMade is after for what st tells of.
-func (t *Tree) afterMade(e entry, st *unix.Stat_t) {
-	if e.ok {
-		t.note(e)
-		t.opts.Journal.AfterMade(e.at, e.src, st)
+// made is both looks for what was made just now, where nothing stood: else it could not have been made. st tells of it;
+// nil where that must be asked for.
+func (t *Tree) made(e entry, st *unix.Stat_t) {
+	if !e.ok {
+		return
 	}
+	t.opts.Journal.BeforeMade(e.at)
+	if st == nil {
+		t.after(e)
+		return
+	}
+	t.note(e)
+	t.opts.Journal.AfterMade(e.at, e.src, st)
 }
 
 // afterGone is after for what was removed.

@@ -233,11 +233,10 @@ func (t *Tree) make(id uint64, name string, kind uint32, out *fuse.EntryOut, f f
 		return s
 	}
 	e := t.entryAt(dir, name, parts)
-	t.beforeMade(dir, name, e)
 	if err := t.making(dir, name, func() error { return f(dir.fd) }); err != nil {
 		return status(err)
 	}
-	t.after(e)
+	t.made(e, nil)
 	s = t.enter(dir, name, out)
 	if s == fuse.OK && kind != unix.S_IFREG && guard.IsLock(parts) {
 		t.own(out.NodeId, func(n *node) bool { return n.is(kind) }) // what git makes is a file

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 )
 
 const (
@@ -23,6 +24,28 @@ type chain struct {
 	in, out [][]byte
 	total   uint64
 	count   int
+
+	// Memory for most requests.
+	table [16 * descSize]byte
+	parts [16][]byte
+}
+
+// chains are those that are not in use.
+var chains = sync.Pool{New: func() any { return new(chain) }}
+
+// newChain is one without pieces. Its user gives it back with free.
+func newChain() *chain {
+	c := chains.Get().(*chain)
+	half := len(c.parts) / 2
+	c.in, c.out, c.total, c.count = c.parts[:0:half], c.parts[half:half], 0, 0
+	return c
+}
+
+// free lets go of the guest's memory. Nothing of the chain may be used after it.
+func (c *chain) free() {
+	c.in, c.out = nil, nil
+	clear(c.parts[:])
+	chains.Put(c)
 }
 
 var errChain = errors.New("bad descriptor chain")
@@ -52,9 +75,9 @@ func parseChain(m *memory, table []byte, head uint16) (*chain, error) {
 	if int(head) >= len(table)/descSize {
 		return nil, fmt.Errorf("%w: head %d of %d", errChain, head, len(table)/descSize)
 	}
-	c := &chain{}
+	c := newChain()
 	if d := readDesc(table, head); d.flags&descIndirect != 0 {
-		indirect, err := indirectTable(m, d)
+		indirect, err := c.indirectTable(m, d)
 		if err != nil {
 			return nil, err
 		}
@@ -64,7 +87,7 @@ func parseChain(m *memory, table []byte, head uint16) (*chain, error) {
 }
 
 // indirectTable copies the table that a descriptor points to.
-func indirectTable(m *memory, d desc) ([]byte, error) {
+func (c *chain) indirectTable(m *memory, d desc) ([]byte, error) {
 	if d.flags&(descNext|descWrite) != 0 || d.len == 0 || d.len%descSize != 0 || d.len > maxQueueSize*descSize {
 		return nil, fmt.Errorf("%w: indirect table of %d bytes, flags %#x", errChain, d.len, d.flags)
 	}
@@ -72,7 +95,10 @@ func indirectTable(m *memory, d desc) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: indirect table: %w", errChain, err)
 	}
-	table := make([]byte, 0, d.len)
+	table := c.table[:0]
+	if int(d.len) > len(c.table) {
+		table = make([]byte, 0, d.len)
+	}
 	for _, p := range parts {
 		table = append(table, p...)
 	}

@@ -112,6 +112,7 @@ func (q *queue) serve(r *run) (deposed bool, err error) {
 				defer func() { <-r.slots }()
 				defer r.ring.mem.release()
 				q.answer(r, head, q.handle(c.in, c.out))
+				c.free()
 			}()
 			continue
 		}
@@ -136,6 +137,7 @@ func (q *queue) serveItself(r *run, head uint16, c *chain) bool {
 		}
 	}
 	q.answer(r, head, q.handle(c.in, c.out))
+	c.free()
 	r.served.Add(1)
 	return r.busy.CompareAndSwap(since, 0)
 }
