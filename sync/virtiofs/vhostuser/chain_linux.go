@@ -30,22 +30,22 @@ type chain struct {
 	parts [16][]byte
 }
 
-// chains are those that are not in use.
-var chains = sync.Pool{New: func() any { return new(chain) }}
+// chains are those that are not in use. Its zero value is ready.
+type chains struct{ sync.Pool }
 
-// newChain is one without pieces. Its user gives it back with free.
-func newChain() *chain {
-	c := chains.Get().(*chain)
-	half := len(c.parts) / 2
-	c.in, c.out, c.total, c.count = c.parts[:0:half], c.parts[half:half], 0, 0
-	return c
+// take gives one for a request. Its user puts it back.
+func (p *chains) take() *chain {
+	if c, ok := p.Get().(*chain); ok {
+		return c
+	}
+	return &chain{}
 }
 
-// free lets go of the guest's memory. Nothing of the chain may be used after it.
-func (c *chain) free() {
+// put lets go of the guest's memory. Nothing of the chain may be used after it.
+func (p *chains) put(c *chain) {
 	c.in, c.out = nil, nil
 	clear(c.parts[:])
-	chains.Put(c)
+	p.Put(c)
 }
 
 var errChain = errors.New("bad descriptor chain")
@@ -68,22 +68,23 @@ func readDesc(table []byte, i uint16) desc {
 	}
 }
 
-// parseChain follows the chain from head in a table of whole descriptors. Loops,
+// parse follows the chain from head in a table of whole descriptors. Loops,
 // chains longer than the table, nested tables, reads after writes and bytes outside
 // the guest's memory are errors.
-func parseChain(m *memory, table []byte, head uint16) (*chain, error) {
+func (c *chain) parse(m *memory, table []byte, head uint16) error {
 	if int(head) >= len(table)/descSize {
-		return nil, fmt.Errorf("%w: head %d of %d", errChain, head, len(table)/descSize)
+		return fmt.Errorf("%w: head %d of %d", errChain, head, len(table)/descSize)
 	}
-	c := newChain()
+	half := len(c.parts) / 2
+	c.in, c.out, c.total, c.count = c.parts[:0:half], c.parts[half:half], 0, 0
 	if d := readDesc(table, head); d.flags&descIndirect != 0 {
 		indirect, err := c.indirectTable(m, d)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		return c, c.follow(m, indirect, 0)
+		return c.follow(m, indirect, 0)
 	}
-	return c, c.follow(m, table, head)
+	return c.follow(m, table, head)
 }
 
 // indirectTable copies the table that a descriptor points to.

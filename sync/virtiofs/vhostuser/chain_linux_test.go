@@ -59,7 +59,8 @@ func TestParseChain(t *testing.T) {
 		"indirect too long":    {table: table(desc{addr: 0, len: 16 * (maxQueueSize + 1), flags: descIndirect}), bad: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := parseChain(m, c.table, c.head)
+			got := &chain{}
+			err := got.parse(m, c.table, c.head)
 			if c.bad != (err != nil) || err != nil && !errors.Is(err, errChain) {
 				t.Fatalf("error %v, want one: %v", err, c.bad)
 			}
@@ -86,7 +87,8 @@ func FuzzParseChain(f *testing.F) {
 		}
 		m := testMemory()
 		copy(m.regions[0].data[0x100:], mem)
-		c, err := parseChain(m, tab[:len(tab)/descSize*descSize], head)
+		c := &chain{}
+		err := c.parse(m, tab[:len(tab)/descSize*descSize], head)
 		if err != nil {
 			return
 		}
@@ -110,7 +112,7 @@ func FuzzRing(f *testing.F) {
 			if err != nil || !ok {
 				return
 			}
-			_, _ = parseChain(m, r.desc, head)
+			_ = new(chain).parse(m, r.desc, head)
 			r.push(head, 1)
 			r.wantKick()
 		}

@@ -43,6 +43,7 @@ type queue struct {
 	handle Handler
 	slow   Slow
 	rest   Rest
+	chains chains
 
 	// Set by the session, between runs.
 	num     uint16

@@ -20,11 +20,12 @@ import (
 // holds the reader up nevertheless makes the watchdog begin another reader.
 type run struct {
 	ring    *ring
+	began   time.Time
 	kick    *doorbell // the guest's kicks, and ours: the run's own descriptor of the same counter
 	stopped bool
 	slots   chan struct{} // requests in flight, those of readers too
 	reader  chan struct{} // closed when the last reader ended
-	busy    atomic.Int64  // since when the reader serves a request itself, in nanoseconds of [monotonic]; 0: it does not
+	busy    atomic.Int64  // since when the reader serves a request itself, as [run.now] tells; 0: it does not
 	served  atomic.Int64  // requests that readers served themselves
 	calm    atomic.Bool   // the guest has asked for nothing since a while
 	asleep  atomic.Bool   // the watchdog waits for rouse
@@ -36,7 +37,10 @@ func newRun(r *ring, kick *event) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &run{ring: r, kick: &doorbell{event: own}, slots: make(chan struct{}, maxInFlight), reader: make(chan struct{}), rouse: make(chan struct{}, 1)}, nil
+	return &run{
+		ring: r, began: time.Now(), kick: &doorbell{event: own},
+		slots: make(chan struct{}, maxInFlight), reader: make(chan struct{}), rouse: make(chan struct{}, 1),
+	}, nil
 }
 
 // drain waits for the reader and all requests.
@@ -112,7 +116,7 @@ func (q *queue) serve(r *run) (deposed bool, err error) {
 				defer func() { <-r.slots }()
 				defer r.ring.mem.release()
 				q.answer(r, head, q.handle(c.in, c.out))
-				c.free()
+				q.chains.put(c)
 			}()
 			continue
 		}
@@ -125,7 +129,7 @@ func (q *queue) serve(r *run) (deposed bool, err error) {
 // serveItself serves a request in the reader, and tells whether it is the reader still.
 func (q *queue) serveItself(r *run, head uint16, c *chain) bool {
 	defer func() { <-r.slots }()
-	since := monotonic()
+	since := r.now()
 	r.busy.Store(since)
 	if r.calm.Load() {
 		r.calm.Store(false)
@@ -137,7 +141,7 @@ func (q *queue) serveItself(r *run, head uint16, c *chain) bool {
 		}
 	}
 	q.answer(r, head, q.handle(c.in, c.out))
-	c.free()
+	q.chains.put(c)
 	r.served.Add(1)
 	return r.busy.CompareAndSwap(since, 0)
 }
@@ -152,8 +156,8 @@ func (q *queue) next(r *run) (head uint16, c *chain, behind int, err error) {
 			return 0, nil, 0, err
 		}
 		if ok {
-			c, err := parseChain(r.ring.mem, r.ring.desc, head)
-			if err != nil {
+			c := q.chains.take()
+			if err := c.parse(r.ring.mem, r.ring.desc, head); err != nil {
 				return 0, nil, 0, err
 			}
 			return head, c, r.ring.waiting(), nil
@@ -186,7 +190,7 @@ func (q *queue) watch(r *run) {
 		case <-pause.C:
 		}
 		since := r.busy.Load()
-		if since != 0 && monotonic()-since > int64(holdUp) && q.depose(r, since) {
+		if since != 0 && r.now()-since > int64(holdUp) && q.depose(r, since) {
 			go q.read(r)
 		}
 		served := r.served.Load()
@@ -232,10 +236,8 @@ func (q *queue) depose(r *run, since int64) bool {
 	return false
 }
 
-// monotonic is nanoseconds of a clock that no one sets; never 0.
-func monotonic() int64 { return int64(time.Since(started)) | 1 }
-
-var started = time.Now()
+// now is the time since the run began, in nanoseconds; never 0.
+func (r *run) now() int64 { return int64(time.Since(r.began)) | 1 }
 
 // doorbell is an event that may be rung while who waits for it closes it.
 type doorbell struct {
