@@ -84,3 +84,62 @@ func TestRequestThatHangs(t *testing.T) {
 		t.Errorf("the late answer was handed back: %d, broken %v", used(m), q.broken())
 	}
 }
+
+// offer makes the only request available once more and kicks.
+func offer(q *queue, m *memory, times int) {
+	avail := word(m.regions[0].data[testAvail:])
+	atomic.StoreUint32(avail, atomic.LoadUint32(avail)+uint32(times)<<16)
+	q.kick.add()
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal(what)
+		}
+	}
+}
+
+// TestRestThatHangs: what comes after an answer holds up no request that comes then.
+func TestRestThatHangs(t *testing.T) {
+	t.Parallel()
+	leave := make(chan struct{})
+	q, m := testQueue(t, func(_, _ [][]byte) int { return 0 })
+	var rests atomic.Int64
+	q.rest = func() {
+		if rests.Add(1) == 1 {
+			<-leave
+		}
+	}
+	if err := q.start(m, false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "no rest", func() bool { return rests.Load() > 0 })
+	offer(q, m, 1)
+	eventually(t, "the second request has no answer", func() bool { return used(m) == 2 })
+	close(leave)
+	q.close()
+}
+
+// TestRestAfterACrowd: requests that had goroutines of their own have a rest after them too.
+func TestRestAfterACrowd(t *testing.T) {
+	t.Parallel()
+	leave := make(chan struct{})
+	var handled, rested atomic.Int64
+	q, m := testQueue(t, func(_, _ [][]byte) int {
+		<-leave
+		handled.Add(1)
+		return 0
+	})
+	q.slow = func([][]byte) bool { return true }
+	q.rest = func() { rested.Store(handled.Load()) }
+	offer(q, m, 3)
+	if err := q.start(m, false); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * (sleepsFor + 2) * holdUp) // all sleep: nobody comes to look by himself
+	close(leave)
+	eventually(t, "no rest after the last", func() bool { return rested.Load() == 4 })
+	q.close()
+}

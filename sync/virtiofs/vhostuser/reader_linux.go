@@ -25,7 +25,7 @@ type run struct {
 	stopped bool
 	slots   chan struct{} // requests in flight, those of readers too
 	reader  chan struct{} // closed when the last reader ended
-	busy    atomic.Int64  // since when the reader serves a request itself, as [run.now] tells; 0: it does not
+	busy    atomic.Int64  // since when the reader serves a request itself, or rests, as [run.now] tells; 0: it does not
 	served  atomic.Int64  // requests that readers served themselves
 	calm    atomic.Bool   // the guest has asked for nothing since a while
 	asleep  atomic.Bool   // the watchdog waits for rouse
@@ -71,7 +71,10 @@ func (q *queue) read(r *run) {
 		if deposed {
 			return
 		}
-		q.rest()
+		r.slots <- struct{}{}
+		if !r.itself(q.rest) {
+			return
+		}
 		if err == nil {
 			err = r.kick.wait(&r.calm)
 		}
@@ -117,6 +120,7 @@ func (q *queue) serve(r *run) (deposed bool, err error) {
 				defer r.ring.mem.release()
 				q.answer(r, head, q.handle(c.in, c.out))
 				q.chains.put(c)
+				q.rest() // the reader's may have been before
 			}()
 			continue
 		}
@@ -128,21 +132,28 @@ func (q *queue) serve(r *run) (deposed bool, err error) {
 
 // serveItself serves a request in the reader, and tells whether it is the reader still.
 func (q *queue) serveItself(r *run, head uint16, c *chain) bool {
-	defer func() { <-r.slots }()
-	since := r.now()
-	r.busy.Store(since)
 	if r.calm.Load() {
 		r.calm.Store(false)
 	}
+	return r.itself(func() {
+		q.answer(r, head, q.handle(c.in, c.out))
+		q.chains.put(c)
+		r.served.Add(1)
+	})
+}
+
+// itself has the reader do what may hold it up, in a slot that it gives back, and tells whether it is the reader still.
+func (r *run) itself(f func()) bool {
+	defer func() { <-r.slots }()
+	since := r.now()
+	r.busy.Store(since)
 	if r.asleep.Load() && r.asleep.CompareAndSwap(true, false) {
 		select {
 		case r.rouse <- struct{}{}:
 		default: // it was roused before and did not look yet
 		}
 	}
-	q.answer(r, head, q.handle(c.in, c.out))
-	q.chains.put(c)
-	r.served.Add(1)
+	f()
 	return r.busy.CompareAndSwap(since, 0)
 }
 
