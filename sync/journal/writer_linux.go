@@ -166,16 +166,7 @@ func (w *Writer) Before(at Place, src Source) error {
 	return w.before(at, src)
 }
 
-// BeforeMade is Before for a place where nothing stands, or nothing stood until just now.
-func (w *Writer) BeforeMade(at Place) {
-	if w == nil {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.beforeMade(at)
-}
-
+// beforeMade is before for a place where nothing stands, or nothing stood until just now.
 func (w *Writer) beforeMade(at Place) {
 	key := at.key()
 	if _, known := w.seen[key]; !known {
@@ -360,6 +351,10 @@ func (w *Writer) After(at Place, src Source) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.after(at, src)
+}
+
+func (w *Writer) after(at Place, src Source) {
 	st, err := src.stat()
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) {
@@ -370,13 +365,19 @@ func (w *Writer) After(at Place, src Source) {
 	w.noteLeft(at, fileID{st.Dev, st.Ino}, stateOf(&st, src))
 }
 
-// AfterMade is After for what st tells of: nobody else has changed it since.
-func (w *Writer) AfterMade(at Place, src Source, st *unix.Stat_t) {
+// Made is Before and After for what was made just now at a place where nothing stood, else it could not have been made.
+// st tells of it; nil where that is to be asked for.
+func (w *Writer) Made(at Place, src Source, st *unix.Stat_t) {
 	if w == nil {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.beforeMade(at)
+	if st == nil {
+		w.after(at, src)
+		return
+	}
 	w.noteLeft(at, fileID{st.Dev, st.Ino}, stateOf(st, src))
 }
 

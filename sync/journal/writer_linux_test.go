@@ -115,11 +115,10 @@ func TestLazy(t *testing.T) {
 	}
 	made := func(name string) {
 		t.Helper()
-		w.BeforeMade(Place{"work", name})
 		if err := os.WriteFile(filepath.Join(work, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		w.After(Place{"work", name}, Source{int(folder.Fd()), name})
+		w.Made(Place{"work", name}, Source{int(folder.Fd()), name}, nil)
 	}
 	expect := func(id string, want int) {
 		t.Helper()

@@ -81,17 +81,29 @@ func (n *inotify) wait() bool {
 	}
 }
 
-// take gives what is in the queue, as much as the buffer holds, and tells whether there may be more. What an overflow
-// of the queue took is not told.
+// maxTakes bounds the reads at once: as many as it takes for the 16,384 changes that the kernel keeps, each with a long
+// name. A guest may fill the queue as fast as it is emptied.
+const maxTakes = 70
+
+// take gives what is in the queue. What an overflow of the queue took is not told.
 //
 // A folder that moved away is watched no more, nor what is in it: what it is called now is told with where it came to.
-func (n *inotify) take() (out []change, more bool) {
-	size, err := unix.Read(n.fd, n.buf)
-	if err != nil {
-		return nil, false
-	}
+func (n *inotify) take() (out []change) {
 	var moved []string
-	for b := n.buf[:size]; len(b) >= unix.SizeofInotifyEvent; {
+	for range maxTakes {
+		size, err := unix.Read(n.fd, n.buf)
+		if err != nil {
+			break // nothing is left
+		}
+		out, moved = n.parse(n.buf[:size], out, moved)
+	}
+	n.leave(moved)
+	return out
+}
+
+// parse appends the changes that the kernel told of, and the folders that moved away.
+func (n *inotify) parse(b []byte, out []change, moved []string) ([]change, []string) {
+	for len(b) >= unix.SizeofInotifyEvent {
 		wd, mask := int32(binary.NativeEndian.Uint32(b)), binary.NativeEndian.Uint32(b[4:])
 		end := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(b[12:]))
 		name, _, _ := bytes.Cut(b[unix.SizeofInotifyEvent:end], []byte{0})
@@ -109,8 +121,7 @@ func (n *inotify) take() (out []change, more bool) {
 		}
 		out = append(out, c)
 	}
-	n.leave(moved)
-	return out, size > len(n.buf)-unix.SizeofInotifyEvent-unix.NAME_MAX-1
+	return out, moved
 }
 
 // leave watches folders, and those in them, no more.

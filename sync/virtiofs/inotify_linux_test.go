@@ -45,7 +45,7 @@ func TestEndOfAWait(t *testing.T) {
 	if <-ended || n.wait() {
 		t.Error("it waited for a change that came")
 	}
-	if list, more := n.take(); len(list) > 0 || more {
-		t.Errorf("%v, %v of an empty queue", list, more)
+	if list := n.take(); len(list) > 0 {
+		t.Errorf("%v of an empty queue", list)
 	}
 }

@@ -48,3 +48,21 @@ func TestW21_W22_LinksThatLeadOutAreTold(t *testing.T) {
 		w.guestRemove("l")
 	}
 }
+
+// What is protected stays so, and the rest may be changed, while the host's user moves the folder that is shared.
+func TestSharedFolderThatIsMoved(t *testing.T) {
+	w := newWorld(t)
+	for _, to := range []string{"moved", "moved again", "moved"} {
+		next := filepath.Join(filepath.Dir(w.dir), to)
+		w.check(os.Rename(w.dir, next))
+		w.dir = next
+		node, h, err := w.create(w.work, "f", unix.O_WRONLY|unix.O_EXCL, 0o100644)
+		w.check(err)
+		_, err = w.fuse(18, node, pack(h), words(0, 0), pack(0))
+		w.check(err)
+		_, err = w.fuse(10, w.work, name("f"))
+		w.check(err)
+		_, _, err = w.create(w.work, ".envrc", unix.O_WRONLY, 0o100644)
+		w.want("a protected name", err, unix.EPERM)
+	}
+}

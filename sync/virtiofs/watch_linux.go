@@ -23,8 +23,6 @@ const (
 	noteTime = 2 * time.Millisecond
 	// maxChanges bounds what is told at once; of more, the guest's watchers see the first.
 	maxChanges = 512
-	// maxTakes of the queue at once: as many as it takes for the 16,384 changes that it holds, each with a long name.
-	maxTakes = 70
 )
 
 // watcher tells of changes that are not the guest's.
@@ -56,6 +54,9 @@ func watch(ctx context.Context, tree *share.Tree, log *slog.Logger, tell func([]
 		w.add(root, ".")
 	}
 	w.run(ctx, tell)
+	if ctx.Err() == nil {
+		log.Warn("changes on the host raise no events in the guest any more: inotify failed")
+	}
 	<-ended
 }
 
@@ -96,7 +97,9 @@ func (w *watcher) addOne(root, rel string) error {
 // run lets changes gather in the kernel for a while before it looks at them: each of the guest's is one too.
 func (w *watcher) run(ctx context.Context, tell func([]Change)) {
 	for changed := map[string]bool{}; w.changes.wait() && pause(ctx, settleTime); clear(changed) {
-		w.gather(changed)
+		for _, c := range w.changes.take() {
+			w.note(c, changed)
+		}
 		if len(changed) == 0 {
 			continue
 		}
@@ -105,17 +108,6 @@ func (w *watcher) run(ctx context.Context, tell func([]Change)) {
 		}
 		if list := w.hosts(changed); len(list) > 0 {
 			tell(list)
-		}
-	}
-}
-
-// gather takes what is in the queue, and no more than it holds: a guest may fill it as fast as it is emptied.
-func (w *watcher) gather(changed map[string]bool) {
-	for more, times := true, 0; more && times < maxTakes; times++ {
-		var list []change
-		list, more = w.changes.take()
-		for _, c := range list {
-			w.note(c, changed)
 		}
 	}
 }

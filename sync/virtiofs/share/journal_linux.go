@@ -87,19 +87,12 @@ func (t *Tree) after(e entry) {
 	}
 }
 
-// made is both looks for what was made just now, where nothing stood: else it could not have been made. st tells of it;
-// nil where that must be asked for.
+// made is both looks for what was made just now: see [journal.Writer.Made].
 func (t *Tree) made(e entry, st *unix.Stat_t) {
-	if !e.ok {
-		return
+	if e.ok {
+		t.note(e)
+		t.opts.Journal.Made(e.at, e.src, st)
 	}
-	t.opts.Journal.BeforeMade(e.at)
-	if st == nil {
-		t.after(e)
-		return
-	}
-	t.note(e)
-	t.opts.Journal.AfterMade(e.at, e.src, st)
 }
 
 // afterGone is after for what was removed.
