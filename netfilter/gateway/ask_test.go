@@ -242,6 +242,8 @@ func TestLiveListsWhatIsOpen(t *testing.T) {
 	w.net.serve(t, 22, echo)
 	c := w.guest.mustDial(w.guest.resolve("github.com"), 22)
 	echoes(t, c)
+	// The answer can be back before the bytes that went up are counted.
+	eventually(t, 5*time.Second, "the bytes sent", func() bool { l := w.Live(); return len(l) == 1 && l[0].BytesUp == 4 })
 	live := w.Live()
 	if len(live) != 1 || live[0].Name != "github.com" || live[0].Addr != public.String() || live[0].BytesUp != 4 || live[0].Rule != "github.com:22/tcp" {
 		t.Errorf("%+v", live)
