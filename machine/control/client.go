@@ -117,6 +117,11 @@ func (c *Client) Checkpoint(ctx context.Context, label string) (int, error) {
 	return made.ID, err
 }
 
+// Flush has all written to the workspace's journal that the guest did before.
+func (c *Client) Flush(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, PathFlush, struct{}{}, nil)
+}
+
 // Mirror asks something of the guest's copy of the workspace and gives how it is then.
 func (c *Client) Mirror(ctx context.Context, do string) (machine.Mirror, error) {
 	var m machine.Mirror

@@ -31,6 +31,7 @@ const (
 	PathLive       = "/v1/live"
 	PathSecrets    = "/v1/secrets"
 	PathCheckpoint = "/v1/checkpoint"
+	PathFlush      = "/v1/flush"
 	PathMirror     = "/v1/mirror"
 	PathChanges    = "/v1/changes"
 	PathContent    = "/v1/content"

@@ -134,6 +134,13 @@ func (b backend) Checkpoint(label string) (int, error) {
 	return b.s.share.checkpoint(label)
 }
 
+func (b backend) Flush() error {
+	if b.s.mirror != nil {
+		return nil // its journal lets nothing wait
+	}
+	return b.s.share.flush()
+}
+
 // ReloadSecrets reads the values again. What fails of it leaves that secret without a value.
 func (b backend) ReloadSecrets(ctx context.Context) ([]string, error) {
 	err := b.s.secrets.load(ctx)

@@ -197,12 +197,22 @@ func (f *fileServer) ended() <-chan struct{} {
 
 // checkpoint begins a new one in the journal and gives its number.
 func (f *fileServer) checkpoint(label string) (int, error) {
+	return f.ask(virtiofs.Command{Checkpoint: label})
+}
+
+// flush has all written to the journal that the guest did before.
+func (f *fileServer) flush() error {
+	_, err := f.ask(virtiofs.Command{Flush: true})
+	return err
+}
+
+func (f *fileServer) ask(c virtiofs.Command) (int, error) {
 	if f.stdin == nil {
 		return 0, errors.New("virtiofsd serves the workspace and keeps no journal: see workspace.server in your own config.yaml")
 	}
 	f.asking.Lock()
 	defer f.asking.Unlock()
-	if err := json.NewEncoder(f.stdin).Encode(virtiofs.Command{Checkpoint: label}); err != nil {
+	if err := json.NewEncoder(f.stdin).Encode(c); err != nil {
 		return 0, fmt.Errorf("ask the file server: %w", err)
 	}
 	select {

@@ -91,18 +91,14 @@ func (w *Writer) walkOne(from, to Place, src Source, left *int, f func(from, to 
 
 // BeforeMeta records mode and times of what the guest is about to change those of. What the user made of the
 // guest's work is kept whole: by its times it would be taken for the guest's afterwards. own is for AfterMeta; for an
-// error see Before.
-func (w *Writer) BeforeMeta(at Place, src Source) (own bool, err error) {
+// error see Before. st tells of it.
+func (w *Writer) BeforeMeta(at Place, src Source, st *unix.Stat_t) (own bool, err error) {
 	if w == nil {
 		return false, nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	st, err := src.stat()
-	if err != nil {
-		return false, nil //nolint:nilerr // then there is nothing to be changed
-	}
-	key, now := at.key(), stateOf(&st, src)
+	key, now := at.key(), stateOf(st, src)
 	_, known := w.seen[key]
 	l, ok := w.left[fileID{st.Dev, st.Ino}]
 	own = ok && l.same(now)

@@ -381,6 +381,22 @@ func (w *Writer) Made(at Place, src Source, st *unix.Stat_t) {
 	w.noteLeft(at, fileID{st.Dev, st.Ino}, stateOf(st, src))
 }
 
+// Closed is After for a file of which st tells, and that the guest was seen to change by Wrote: what the host's user made of
+// it since then is not the guest's.
+func (w *Writer) Closed(at Place, st *unix.Stat_t) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	id := fileID{st.Dev, st.Ino}
+	was, ok := w.left[id]
+	if !ok { // there were too many to remember
+		was.State = stateOf(st, Source{})
+	}
+	w.noteLeft(at, id, was.State)
+}
+
 // AfterGone is After for what was removed: what stands there by now is another's.
 func (w *Writer) AfterGone(at Place) {
 	if w == nil {

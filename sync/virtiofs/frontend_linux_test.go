@@ -23,7 +23,6 @@ type frontend struct {
 	memfd      int
 	mem        []byte
 	kick, call *os.File
-	kicked     int // kick's descriptor
 	next       uint16
 	unique     uint64
 	ended      chan error
@@ -133,7 +132,7 @@ func (f *frontend) setUp() {
 	offered := binary.NativeEndian.Uint64(f.send(1, nil))
 	f.send(15, nil)
 	f.must(16, pack(1<<0|1<<3|1<<19))
-	f.must(2, pack(offered&^(1<<29|1<<26))) // without event_idx: every answer interrupts; logging is refused
+	f.must(2, pack(offered&^(1<<26))) // logging is refused
 	f.startRing()
 }
 
@@ -146,8 +145,7 @@ func (f *frontend) startRing() {
 	f.must(10, pack(ringOne))
 	f.must(9, pack(ringOne, userBase+descAt, userBase+usedAt, userBase+availAt, 0))
 	f.must(13, pack(ringOne), int(f.call.Fd()))
-	f.kicked = int(f.kick.Fd())
-	f.must(12, pack(ringOne), f.kicked)
+	f.must(12, pack(ringOne), int(f.kick.Fd()))
 	f.must(18, pack(ringOne|1<<32))
 }
 
@@ -202,30 +200,16 @@ func (f *frontend) exchange(request []byte) ([]byte, error) {
 	f.descriptor(1, inAt+uint64(head), uint64(len(request)-head), 1, 2)
 	f.descriptor(2, outAt, 16, 1|2, 3)
 	f.descriptor(3, outAt+16, outSize-16, 2, 0)
+	binary.LittleEndian.PutUint16(f.mem[availAt+4+2*queueSize:], f.next) // the answer interrupts
 	f.offer(0)
-	deadline := time.Now().Add(10 * time.Second)
+	f.check(f.call.SetReadDeadline(time.Now().Add(10 * time.Second)))
 	for uint16(atomic.LoadUint32((*uint32)(unsafe.Pointer(&f.mem[usedAt])))>>16) != f.next {
-		if time.Now().After(deadline) {
+		if _, err := f.call.Read(make([]byte, 8)); errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, errSilent
 		}
-		time.Sleep(20 * time.Microsecond)
 	}
-	f.rest()
 	n := binary.LittleEndian.Uint32(f.mem[usedAt+4+8*int((f.next-1)%queueSize)+4:])
 	return append([]byte(nil), f.mem[outAt:outAt+int(n)]...), nil
-}
-
-// rest returns when the server has done what it does after an answer: it takes no kick before. A ring that is served no
-// more takes none.
-func (f *frontend) rest() {
-	_, err := f.kick.Write(pack(1))
-	f.check(err)
-	kicked := []unix.PollFd{{Fd: int32(f.kicked), Events: unix.POLLIN}}
-	for limit := time.Now().Add(200 * time.Millisecond); time.Now().Before(limit); time.Sleep(10 * time.Microsecond) {
-		if n, err := unix.Poll(kicked, 0); n == 0 && err == nil {
-			return
-		}
-	}
 }
 
 // fuse makes a FUSE request of the guest's root. The error is the guest's errno.

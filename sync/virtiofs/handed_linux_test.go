@@ -14,7 +14,7 @@ import (
 // marks are the changes since the first checkpoint, with the reasons of those that have one, as `sbx diff` lists them.
 func (w *world) marks(t *testing.T, dir string) map[string]string {
 	t.Helper()
-	h, err := journal.Read(dir, "work", 1)
+	h, err := w.readJournal(dir, 1)
 	w.check(err)
 	root, err := os.OpenRoot(w.dir)
 	w.check(err)

@@ -3,6 +3,7 @@ package virtiofs
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -32,7 +33,7 @@ func (w *world) undo(t interface{ Fatal(...any) }, dir string, paths ...string) 
 		t.Fatal(err)
 	}
 	defer root.Close()
-	h, err := journal.Read(dir, "work", 1)
+	h, err := w.readJournal(dir, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +205,7 @@ func TestUndoToALaterCheckpoint(t *testing.T) {
 	w2, err := journal.Open(dir, journal.Limits{}, "another process", discard())
 	w.check(err)
 	defer w2.Close()
-	h, err := journal.Read(dir, "work", 2)
+	h, err := w.readJournal(dir, 2)
 	w.check(err)
 	root, err := os.OpenRoot(w.dir)
 	w.check(err)
@@ -212,7 +213,7 @@ func TestUndoToALaterCheckpoint(t *testing.T) {
 	if changes, err := h.Changes(root); err != nil || len(changes) != 0 {
 		t.Errorf("a fresh checkpoint has changes: %+v, %v", changes, err)
 	}
-	if _, err := journal.Read(dir, "work", 9); err == nil {
+	if _, err := w.readJournal(dir, 9); err == nil {
 		t.Error("a checkpoint that is none is read")
 	}
 }
@@ -226,7 +227,7 @@ func TestDiff(t *testing.T) {
 	w.guestWrite("new", "n\n")
 	w.guestWrite("passing", "n\n")
 	w.guestRemove("passing")
-	h, err := journal.Read(dir, "work", 1)
+	h, err := w.readJournal(dir, 1)
 	w.check(err)
 	root, err := os.OpenRoot(w.dir)
 	w.check(err)
@@ -253,6 +254,7 @@ func TestDiff(t *testing.T) {
 func TestHostileJournal(t *testing.T) {
 	w, dir := journaled(t)
 	w.guestWrite("f", "x")
+	w.do(Command{Flush: true})
 	log := filepath.Join(dir, "000001", "log")
 	for name, line := range map[string]string{
 		"up":       `{"op":"old","export":"work","path":"Li4vY2FuYXJ5","kind":"file","data":"0"}`,
@@ -262,7 +264,7 @@ func TestHostileJournal(t *testing.T) {
 		old, err := os.ReadFile(log)
 		w.check(err)
 		w.check(os.WriteFile(log, append(old, line+"\n"...), 0o600))
-		if _, err := journal.Read(dir, "work", 1); err == nil {
+		if _, err := w.readJournal(dir, 1); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 		w.check(os.WriteFile(log, old, 0o600))
@@ -328,6 +330,44 @@ func TestUndoOfWritesByOneHandle(t *testing.T) {
 				t.Errorf("%+v", report)
 			}
 		})
+	}
+}
+
+// TestUndoOfAClose: what the user writes between a guest's last write and its close is the user's.
+func TestUndoOfAClose(t *testing.T) {
+	w, dir := journaled(t)
+	full := filepath.Join(w.dir, "f")
+	w.write(t, full, "host's")
+	node, err := w.node("f")
+	w.check(err)
+	h, err := w.openToWrite(node, 0)
+	w.check(err)
+	w.check(w.writeAt(h, "GUEST", 0))
+	w.write(t, full, "host's second")
+	_, err = w.fuse(18, node, pack(h), words(0, 0), pack(0))
+	w.check(err)
+	report := w.undo(t, dir)
+	if got, err := os.ReadFile(full); err != nil || string(got) != "host's second" {
+		t.Errorf("%q, %v; %+v", got, err, report)
+	}
+}
+
+// TestUndoInAMovedFolder: what was remembered of a folder's place is void when the guest moves it, or one above it.
+func TestUndoInAMovedFolder(t *testing.T) {
+	w, dir := journaled(t)
+	w.check(os.MkdirAll(filepath.Join(w.dir, "a/b"), 0o755))
+	b := w.dirNode("a", "b")
+	_, _, err := w.create(b, "before", unix.O_WRONLY|unix.O_CREAT, 0o100644)
+	w.check(err)
+	w.guestRename("a", "c")
+	_, _, err = w.create(b, "after", unix.O_WRONLY|unix.O_CREAT, 0o100644)
+	w.check(err)
+	report := w.undo(t, dir)
+	if left, err := os.ReadDir(filepath.Join(w.dir, "a/b")); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v; %+v", left, err, report)
+	}
+	if _, err := os.Lstat(filepath.Join(w.dir, "c")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("c: %v; %+v", err, report)
 	}
 }
 

@@ -47,7 +47,11 @@ func serve(ctx context.Context, conn *net.UnixConn, cfg Config, logger *slog.Log
 	defer tree.Close()
 	if with.listen != nil {
 		go with.listen(func(c Command) Answer {
-			tree.Rest() // what was before it
+			tree.Settle() // what was before it
+			if c.Flush {
+				kept.Flush()
+				return Answer{}
+			}
 			id, err := kept.Checkpoint(c.Checkpoint)
 			if err != nil {
 				return Answer{Error: err.Error()}
@@ -216,10 +220,7 @@ func (h *handler) Handle(in, out [][]byte) int {
 
 // Slow implements [vhostuser.Device]: what waits for the host's disk, or copies without end.
 func (h *handler) Slow(in [][]byte) bool {
-	if len(in) == 0 || len(in[0]) < 8 {
-		return false
-	}
-	switch binary.NativeEndian.Uint32(in[0][4:]) {
+	switch opcodeOf(in) {
 	case opFsync, opFsyncDir, opFallocate, opCopyFileRange, opSyncFS:
 		return true
 	}
@@ -232,6 +233,9 @@ func (h *handler) Rest() {
 	defer h.gate.RUnlock()
 	h.tree.Rest()
 }
+
+// Flush implements [vhostuser.Device].
+func (h *handler) Flush() { h.tree.FlushJournal() }
 
 // deviceState is what goes through QEMU's pipe before the tree's: what the guest's INIT was.
 type deviceState struct {
@@ -285,18 +289,30 @@ func private(in [][]byte) ([][]byte, bool) {
 	if total < inHeaderSize {
 		return nil, false
 	}
-	head := make([]byte, min(total, writeInSize))
-	rest := take(head, in)
-	if binary.NativeEndian.Uint32(head[4:]) == opWrite {
-		return append([][]byte{head}, rest...), true
+	size := total
+	if opcodeOf(in) == opWrite {
+		size = min(total, writeInSize)
 	}
-	if total > maxPlain {
+	if size > maxPlain {
 		return nil, false
 	}
-	plain := make([]byte, total)
-	n := copy(plain, head)
-	take(plain[n:], rest)
-	return [][]byte{plain}, true
+	head := make([]byte, size)
+	rest := take(head, in)
+	if binary.NativeEndian.Uint32(head[4:]) != opWrite {
+		return [][]byte{head}, len(rest) == 0 // else the guest made another request of it meanwhile
+	}
+	if size > writeInSize {
+		head, rest = head[:writeInSize], [][]byte{head[writeInSize:]}
+	}
+	return append([][]byte{head}, rest...), true
+}
+
+// opcodeOf is what the guest asks for at this moment; it may change that. 0 is nothing.
+func opcodeOf(in [][]byte) uint32 {
+	if len(in) == 0 || len(in[0]) < 8 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(in[0][4:])
 }
 
 // take fills dst from the front of the slices and returns what is left of them.

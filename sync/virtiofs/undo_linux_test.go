@@ -1,11 +1,9 @@
 package virtiofs
 
 import (
-	"context"
 	"fmt"
 	"io/fs"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,12 +39,8 @@ func inMemory(t *testing.T) {
 func newKept(t *testing.T) *kept {
 	t.Helper()
 	dir := t.TempDir()
-	ask := make(chan func(Command) Answer, 1)
-	w := newWorldServed(t, func(c *Config) { c.Journal = dir }, func(ctx context.Context, conn *net.UnixConn, cfg Config) error {
-		return serve(ctx, conn, cfg, discard(), peer{listen: func(do func(Command) Answer) { ask <- do }})
-	})
-	do := <-ask
-	return &kept{w, dir, func() int { return do(Command{Checkpoint: "x"}).ID }}
+	w := newWorldWith(t, func(c *Config) { c.Journal = dir })
+	return &kept{w, dir, func() int { return w.do(Command{Checkpoint: "x"}).ID }}
 }
 
 type fataler interface{ Fatalf(string, ...any) }
@@ -54,7 +48,7 @@ type fataler interface{ Fatalf(string, ...any) }
 // back is `sbx undo ID PATH…`; it gives the number of the undo's own checkpoint.
 func (k *kept) back(t fataler, id int, paths ...string) (journal.Report, int) {
 	k.checkpoint()
-	h, err := journal.Read(k.journal, "work", id)
+	h, err := k.readJournal(k.journal, id)
 	if err != nil {
 		t.Fatalf("read the journal: %v", err)
 	}
@@ -396,7 +390,7 @@ func TestUndoAfterTouchAndChmod(t *testing.T) {
 	k.guestWrite("made", "guest's")
 	k.guestSet("made", 1|1<<5, 0o755, 0, 1_000_000_000)
 	k.guestSet("moded", 1, 0o777, 0, 0)
-	h, err := journal.Read(k.journal, "work", 1)
+	h, err := k.readJournal(k.journal, 1)
 	k.check(err)
 	root, err := os.OpenRoot(k.dir)
 	k.check(err)

@@ -66,7 +66,8 @@ const maxConfig = 1 << 20
 // Command is what the supervisor asks of a server that runs, a JSON document on its standard input.
 // Each has one [Answer].
 type Command struct {
-	Checkpoint string `json:"checkpoint"` // the label of a new checkpoint of the journal
+	Checkpoint string `json:"checkpoint"`      // the label of a new checkpoint of the journal
+	Flush      bool   `json:"flush,omitempty"` // no checkpoint: the journal is to hold all that was done before
 }
 
 // Answer is a JSON document on standard output: to a Command, or, with Changed, of the server's own accord.

@@ -18,6 +18,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/sbx-vm/sbx/sync/journal"
 )
 
 func TestMain(m *testing.M) {
@@ -31,6 +33,7 @@ type world struct {
 	cfg         Config
 	dir, canary string
 	work, ro    uint64
+	do          func(Command) Answer // of a world with a journal
 }
 
 func newWorld(t *testing.T) *world {
@@ -42,9 +45,18 @@ func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func newWorldWith(t *testing.T, edit func(*Config)) *world {
 	t.Helper()
-	return newWorldServed(t, edit, func(ctx context.Context, conn *net.UnixConn, cfg Config) error {
-		return Serve(ctx, conn, cfg, discard())
+	ask := make(chan func(Command) Answer, 1)
+	w := newWorldServed(t, edit, func(ctx context.Context, conn *net.UnixConn, cfg Config) error {
+		return serve(ctx, conn, cfg, discard(), peer{listen: func(do func(Command) Answer) { ask <- do }})
 	})
+	w.do = <-ask
+	return w
+}
+
+// readJournal reads what the server has kept since a checkpoint, of all that the guest did.
+func (w *world) readJournal(dir string, id int) (*journal.History, error) {
+	w.do(Command{Flush: true})
+	return journal.Read(dir, "work", id)
 }
 
 // server is Serve, or what a test puts in its place.

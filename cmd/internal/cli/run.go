@@ -110,7 +110,7 @@ func (o runOptions) run(cmd *cobra.Command, args []string) error {
 	if id, err := box.client.Checkpoint(cmd.Context(), "run "+agent.Name); err != nil {
 		o.app.warn(fmt.Sprintf("no checkpoint to come back to: %v", err))
 	} else {
-		how.ended = func() { o.app.reportHanded(box, id) }
+		how.ended = func() { o.app.reportHanded(cmd.Context(), box, id) }
 	}
 	request := control.ExecRequest{
 		Argv: slices.Concat(agent.Command, o.args), Dir: guestDir(box.spec, o.app.Dir), Env: agent.Env,

@@ -34,7 +34,7 @@ func (a *app) shell(ctx context.Context, name, user string) error {
 	request := control.ExecRequest{Dir: guestDir(box.spec, a.Dir), User: user}
 	how := attachment{stdin: true}
 	if id := latest(box); id != 0 {
-		how.ended = func() { a.reportHanded(box, id) }
+		how.ended = func() { a.reportHanded(ctx, box, id) }
 	}
 	return a.attach(ctx, box, request, how)
 }

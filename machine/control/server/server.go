@@ -44,6 +44,8 @@ type Backend interface {
 	Live() []control.Connection
 	// Checkpoint begins a checkpoint of the workspace's journal and gives its number.
 	Checkpoint(label string) (int, error)
+	// Flush has all written to that journal that the guest did before.
+	Flush() error
 	// Mirror does something with the guest's copy of the workspace, see control.MirrorRequest.
 	Mirror(ctx context.Context, do string) (machine.Mirror, error)
 	Changes(ctx context.Context) ([]control.Change, error)
@@ -88,6 +90,7 @@ func Listen(path string, backend Backend, log *slog.Logger) (*Server, error) {
 	mux.HandleFunc("GET "+control.PathLive, s.live)
 	mux.HandleFunc("POST "+control.PathSecrets, s.reloadSecrets)
 	mux.HandleFunc("POST "+control.PathCheckpoint, s.checkpoint)
+	mux.HandleFunc("POST "+control.PathFlush, s.flush)
 	mux.HandleFunc("POST "+control.PathMirror, s.mirror)
 	mux.HandleFunc("GET "+control.PathChanges, s.changes)
 	mux.HandleFunc("GET "+control.PathContent, s.content)
@@ -226,6 +229,14 @@ func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, control.Checkpoint{ID: id})
+}
+
+func (s *Server) flush(w http.ResponseWriter, _ *http.Request) {
+	if err := s.backend.Flush(); err != nil {
+		fail(w, http.StatusConflict, err)
+		return
+	}
+	answer(w, struct{}{})
 }
 
 func (s *Server) reloadSecrets(w http.ResponseWriter, r *http.Request) {

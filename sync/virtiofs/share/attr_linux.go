@@ -82,13 +82,14 @@ func (t *Tree) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 	}
 	t.names.RLock()
 	defer t.names.RUnlock()
-	if s := t.mayChange(n); s != fuse.OK {
+	parts, s := t.mayChange(n)
+	if s != fuse.OK {
 		return s
 	}
 	// A link has no mode, its times are not put back, and a look at its target would change one of them.
 	if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 && !n.is(unix.S_IFLNK) {
-		if e := t.fileOf(n.export, n.fd); e.ok {
-			own, err := t.opts.Journal.BeforeMeta(e.at, e.src)
+		if e := t.fileAt(n.export, n.fd, parts); e.ok {
+			own, err := t.opts.Journal.BeforeMeta(e.at, e.src, e.st)
 			if err != nil {
 				return status(err)
 			}

@@ -12,14 +12,38 @@ import (
 	"github.com/sbx-vm/sbx/sync/guard"
 )
 
-// place is where a node is below its export's root now, as components.
+// place is where a node is below its export's root now, as components. A folder's is remembered for a moment.
 func (t *Tree) place(n *node) ([]string, error) {
+	now, moves := time.Since(t.started), t.moves.Load()
+	if p := n.placed.Load(); p != nil && p.moves == moves && now-p.at <= placedFor {
+		return p.parts[:len(p.parts):len(p.parts)], nil
+	}
+	parts, err := t.findPlace(n, now)
+	if err == nil && n.is(unix.S_IFDIR) {
+		n.placed.Store(&placed{parts, moves, now})
+	}
+	return parts, err
+}
+
+// placed is where a folder was.
+type placed struct {
+	parts []string
+	moves uint64        // of the guest's until then, see [Tree.moves]
+	at    time.Duration // since the tree was opened
+}
+
+// placedFor is how long a folder counts as where it was, unless the guest moves or removes one. To ask for each request
+// costs as much as some requests do. Within that time only the host's user can move it, with all that the guest could
+// have written in it before.
+const placedFor = 20 * time.Millisecond
+
+func (t *Tree) findPlace(n *node, now time.Duration) ([]string, error) {
 	path, err := t.readLink(n.fd)
 	if err != nil {
 		return nil, err
 	}
 	parts, ok := placeBelow(n.export.root.Load(), path)
-	if !ok || time.Since(t.started)-n.export.root.Load().at > rootFor {
+	if !ok || now-n.export.root.Load().at > placedFor {
 		if err := t.findRoot(n.export); err != nil {
 			return nil, err
 		}
@@ -35,11 +59,6 @@ type root struct {
 	path string
 	at   time.Duration // since the tree was opened
 }
-
-// rootFor is how long an export's folder counts as where it was. To ask for each request costs as much as some requests
-// do; only the host's user can move it, and would have to put one of the folders in it into its place within that time
-// for a node to be taken for what stands elsewhere.
-const rootFor = 20 * time.Millisecond
 
 func (t *Tree) findRoot(e *export) error {
 	at := time.Since(t.started)
@@ -62,28 +81,32 @@ func placeBelow(r *root, path string) ([]string, bool) {
 }
 
 func (t *Tree) readLink(fd int) (string, error) {
-	var buf [unix.PathMax]byte
-	n, err := unix.Readlinkat(t.self, (&node{fd: fd}).link(), buf[:])
-	if err != nil {
+	var short [512]byte // enough for most, and cleared sooner
+	n, err := unix.Readlinkat(t.self, (&node{fd: fd}).link(), short[:])
+	if err == nil && n < len(short) {
+		return string(short[:n]), nil
+	}
+	long := make([]byte, unix.PathMax)
+	if n, err = unix.Readlinkat(t.self, (&node{fd: fd}).link(), long); err != nil {
 		return "", err
 	}
-	return string(buf[:n]), nil
+	return string(long[:n]), nil
 }
 
-// mayChange tells whether the guest may change a node's content or attributes. The
+// mayChange tells whether the guest may change a node's content or attributes, and where it is. The
 // caller holds names.
-func (t *Tree) mayChange(n *node) fuse.Status {
+func (t *Tree) mayChange(n *node) (parts []string, s fuse.Status) {
 	if n.export.ReadOnly {
-		return fuse.EROFS
+		return nil, fuse.EROFS
 	}
 	if n.masked.Load() {
-		return t.refuseMasked(n)
+		return nil, t.refuseMasked(n)
 	}
 	parts, err := t.place(n)
 	if err != nil {
-		return status(err)
+		return nil, status(err)
 	}
-	return t.mayChangeAt(n, parts)
+	return parts, t.mayChangeAt(n, parts)
 }
 
 // mayChangeAt is mayChange for a node whose place is known and that is neither masked nor read-only.

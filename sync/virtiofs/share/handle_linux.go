@@ -115,12 +115,29 @@ func (c *closing) take() (list []*handle) {
 
 // Rest does what no answer depends on.
 func (t *Tree) Rest() {
+	if t.resting.TryRLock() { // else Settle does it
+		t.settleClosed()
+		t.resting.RUnlock()
+	}
+}
+
+// Settle returns when the journal knows of all that the guest has closed, also of what a Rest is at.
+func (t *Tree) Settle() {
+	t.resting.Lock()
+	t.settleClosed()
+	t.resting.Unlock()
+	t.Rest() // for one that came meanwhile
+}
+
+func (t *Tree) settleClosed() {
 	for _, h := range t.closing.take() {
 		t.settle(h)
 		h.drop()
 	}
-	t.opts.Journal.Flush()
 }
+
+// FlushJournal writes down what the journal still holds, see [journal.Writer.Lazily].
+func (t *Tree) FlushJournal() { t.opts.Journal.Flush() }
 
 // openFlags that a guest may ask for. O_DIRECT would demand alignment of its memory,
 // O_NOATIME ownership. O_APPEND is each write's own, see [Tree.Writev].

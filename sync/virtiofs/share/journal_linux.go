@@ -1,6 +1,7 @@
 package share
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ func (t *Tree) at(e *export, parts []string) journal.Place {
 type entry struct {
 	at  journal.Place
 	src journal.Source
+	st  *unix.Stat_t // what fileOf saw
 	ok  bool
 }
 
@@ -47,15 +49,25 @@ func (t *Tree) fileOf(e *export, fd int) entry {
 	if t.opts.Journal == nil {
 		return entry{}
 	}
+	parts, err := t.place(&node{fd: fd, export: e})
+	if err != nil {
+		return entry{}
+	}
+	return t.fileAt(e, fd, parts)
+}
+
+// fileAt is fileOf for a descriptor whose place is known.
+func (t *Tree) fileAt(e *export, fd int, parts []string) entry {
+	if t.opts.Journal == nil || len(parts) == 0 {
+		return entry{}
+	}
 	st, err := stat(fd)
 	if err != nil || st.Nlink == 0 {
 		return entry{}
 	}
-	parts, err := t.place(&node{fd: fd, export: e})
-	if err == nil && len(parts) > 0 {
-		undelete(e.fd, parts, st)
-	}
-	return entry{t.at(e, parts), journal.Source{FD: fd}, err == nil && len(parts) > 0}
+	parts = slices.Clone(parts)
+	undelete(e.fd, parts, st)
+	return entry{t.at(e, parts), journal.Source{FD: fd}, st, true}
 }
 
 // undelete gives the name back that a file had, of which only others are left: proc(5) adds a word to it.
@@ -151,7 +163,10 @@ func (t *Tree) settle(h *handle) {
 	}
 	t.names.RLock()
 	defer t.names.RUnlock()
-	t.after(t.fileOf(h.export, h.fd))
+	if e := t.fileOf(h.export, h.fd); e.ok {
+		t.note(e)
+		t.opts.Journal.Closed(e.at, e.st)
+	}
 }
 
 // beforeRename records both places of a rename.

@@ -252,9 +252,9 @@ func (t *Tree) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.E
 		return fuse.EPERM
 	}
 	t.names.RLock()
-	s := t.mayChange(n)
+	parts, s := t.mayChange(n)
 	if s == fuse.OK {
-		s = status(t.before(t.fileOf(n.export, n.fd))) // it can be changed by its other name from now on
+		s = status(t.before(t.fileAt(n.export, n.fd, parts))) // it can be changed by its other name from now on
 	}
 	t.names.RUnlock()
 	if s != fuse.OK {
@@ -306,6 +306,9 @@ func (t *Tree) remove(id uint64, name string, flags int) fuse.Status {
 	if err := unix.Unlinkat(dir.fd, name, flags); err != nil {
 		return status(err)
 	}
+	if flags&unix.AT_REMOVEDIR != 0 {
+		t.moves.Add(1)
+	}
 	t.afterGone(e)
 	return fuse.OK
 }
@@ -352,6 +355,7 @@ func (t *Tree) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName str
 		return status(err)
 	}
 	err = unix.Renameat2(from.fd, oldName, to.fd, newName, uint(in.Flags))
+	t.moves.Add(1) // files move as folders do here: to tell them apart costs more
 	switch {
 	case err != nil:
 	case in.Flags&unix.RENAME_EXCHANGE != 0:

@@ -42,7 +42,8 @@ func (t *Tree) mayCreate(dir *node, name string, parts []string) (guard.Pointer,
 // mayWrite tells whether the guest may open a file to write to it, and what it is.
 func (t *Tree) mayWrite(n *node) (guard.Pointer, fuse.Status) {
 	if n.export.ReadOnly || n.masked.Load() {
-		return guard.NoPointer, t.mayChange(n)
+		_, s := t.mayChange(n)
+		return guard.NoPointer, s
 	}
 	parts, err := t.place(n)
 	if err != nil {

@@ -256,8 +256,10 @@ func (t *Tree) reopenAt(h *handle, s savedHandle) bool {
 	flags := s.Flags & openFlags &^ unix.O_TRUNC
 	if s.Dir {
 		flags = unix.O_RDONLY | unix.O_DIRECTORY
-	} else if writes(uint32(flags)) && t.mayChange(n) != 0 {
-		return false
+	} else if writes(uint32(flags)) {
+		if _, s := t.mayChange(n); s != 0 {
+			return false
+		}
 	}
 	if s.Dir {
 		fd, err := t.reopen(n, flags)

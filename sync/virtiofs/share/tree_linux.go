@@ -56,10 +56,12 @@ type Tree struct {
 	recent             recent
 	shown              atomic.Int64 // bytes, see maxShown
 	closing            closing
+	resting            sync.RWMutex // held for reading by Rest, for writing by Settle
 
 	// names: held for reading by what changes or makes something at a place, for writing
 	// by what moves places.
 	names sync.RWMutex
+	moves atomic.Uint64 // counts the guest's renames and rmdirs, which void what was known of places
 
 	mu      sync.Mutex // guards all below
 	nodes   map[uint64]*node
@@ -85,8 +87,9 @@ type node struct {
 	lookups uint64 // guarded by Tree.mu
 	holders int    // guarded by Tree.mu
 
-	masked    atomic.Bool // the guest sees no content of it
-	own       atomic.Bool // a lock that the guest made, see [Tree.own]
+	masked    atomic.Bool            // the guest sees no content of it
+	own       atomic.Bool            // a lock that the guest made, see [Tree.own]
+	placed    atomic.Pointer[placed] // of a folder
 	rendering atomic.Pointer[rendering]
 }
 
@@ -257,7 +260,7 @@ func stat(fd int) (*unix.Stat_t, error) {
 // retry repeats what a signal interrupted.
 func retry(f func() error) error {
 	for {
-		if err := f(); !errors.Is(err, unix.EINTR) {
+		if err := f(); err != unix.EINTR { // as the kernel gave it
 			return err
 		}
 	}

@@ -103,7 +103,7 @@ func (t *Tree) changeXattr(id uint64, attr string, f func(*node) error) fuse.Sta
 	defer t.release(n)
 	t.names.RLock()
 	defer t.names.RUnlock()
-	if s := t.mayChange(n); s != fuse.OK {
+	if _, s := t.mayChange(n); s != fuse.OK {
 		return s
 	}
 	return status(f(n))

@@ -92,7 +92,7 @@ func (c *chain) indirectTable(m *memory, d desc) ([]byte, error) {
 	if d.flags&(descNext|descWrite) != 0 || d.len == 0 || d.len%descSize != 0 || d.len > maxQueueSize*descSize {
 		return nil, fmt.Errorf("%w: indirect table of %d bytes, flags %#x", errChain, d.len, d.flags)
 	}
-	parts, err := m.guest(nil, d.addr, d.len)
+	parts, err := m.guest(c.in, d.addr, d.len) // where its parts will be: there are none yet
 	if err != nil {
 		return nil, fmt.Errorf("%w: indirect table: %w", errChain, err)
 	}

@@ -21,30 +21,10 @@ func newEvent(fd int) (*event, error) {
 	return &event{fd}, nil
 }
 
-// dup makes another descriptor of the same counter, the caller's own.
-func (e *event) dup() (*event, error) {
-	fd, err := unix.FcntlInt(uintptr(e.fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("eventfd: %w", err)
-	}
-	return &event{fd}, nil
-}
-
-// add wakes who waits. A counter that is full wakes all the same. Like take it waits for nothing, so Go's scheduler need
-// not hear of the call.
+// add wakes who waits. It waits for nothing, so Go's scheduler need not hear of the call.
 func (e *event) add() {
 	one := [8]byte{1}
 	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(e.fd), uintptr(unsafe.Pointer(&one)), uintptr(len(one)))
-}
-
-// take empties the counter; an empty one is no error.
-func (e *event) take() error {
-	var counter [8]byte
-	_, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(e.fd), uintptr(unsafe.Pointer(&counter)), uintptr(len(counter)))
-	if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
-		return fmt.Errorf("eventfd: %w", errno)
-	}
-	return nil
 }
 
 func (e *event) close() {

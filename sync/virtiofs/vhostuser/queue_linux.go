@@ -13,6 +13,7 @@ type Device interface {
 	Handle(in, out [][]byte) int // see [Handler]
 	Slow(in [][]byte) bool       // see [Slow]
 	Rest()                       // see [Rest]
+	Flush()                      // see [Flush]
 	Save(w io.Writer) error
 	Load(r io.Reader) error
 }
@@ -29,6 +30,10 @@ type Slow func(in [][]byte) bool
 // called by several queues at once, and while requests are handled.
 type Rest func()
 
+// Flush is called a moment after requests were served, while others may be, from a goroutine of its own: for what may wait
+// so long, and costs less when it is done for many requests at once.
+type Flush func()
+
 // Drain is how long a stopping ring waits for requests in flight. QEMU, and with it
 // the guest's reset, waits as long; requests that take longer (a host's file system
 // that hangs) are abandoned: their answers go nowhere.
@@ -43,6 +48,7 @@ type queue struct {
 	handle Handler
 	slow   Slow
 	rest   Rest
+	flush  Flush
 	chains chains
 
 	// Set by the session, between runs.

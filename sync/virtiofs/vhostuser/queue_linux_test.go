@@ -26,7 +26,7 @@ func testQueue(t *testing.T, handle Handler) (*queue, *memory) {
 	binary.LittleEndian.PutUint32(mem[testAvail:], 1<<16)
 	const user = 0x7000_0000
 	q := &queue{
-		log: slog.New(slog.DiscardHandler), handle: handle, rest: func() {}, num: 4, enabled: true,
+		log: slog.New(slog.DiscardHandler), handle: handle, rest: func() {}, flush: func() {}, num: 4, enabled: true,
 		addr: ringAddr{desc: user + testDesc, avail: user + testAvail, used: user + testUsed},
 	}
 	newKick(t, q)
@@ -141,5 +141,60 @@ func TestRestAfterACrowd(t *testing.T) {
 	time.Sleep(2 * (sleepsFor + 2) * holdUp) // all sleep: nobody comes to look by himself
 	close(leave)
 	eventually(t, "no rest after the last", func() bool { return rested.Load() == 4 })
+	q.close()
+}
+
+// TestFlushAfterRequests: what waits is written down soon after a request, also after one that ends when all sleep.
+func TestFlushAfterRequests(t *testing.T) {
+	t.Parallel()
+	leave := make(chan struct{})
+	var handled, flushed atomic.Int64
+	q, m := testQueue(t, func(_, _ [][]byte) int {
+		if handled.Load() == 1 {
+			<-leave
+		}
+		handled.Add(1)
+		return 0
+	})
+	q.slow = func([][]byte) bool { return handled.Load() == 1 }
+	q.flush = func() { flushed.Store(handled.Load()) }
+	if err := q.start(m, false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "no flush after the first", func() bool { return flushed.Load() == 1 })
+	offer(q, m, 1)
+	time.Sleep(2 * (sleepsFor + 2) * holdUp) // all sleep
+	close(leave)
+	eventually(t, "no flush after the last", func() bool { return flushed.Load() == 2 })
+	q.close()
+}
+
+// TestFlushThatHangs: a disk that does not answer keeps nobody from looking after the readers.
+func TestFlushThatHangs(t *testing.T) {
+	t.Parallel()
+	leave, entered := make(chan struct{}), make(chan struct{}, 1)
+	var handled atomic.Int64
+	q, m := testQueue(t, func(_, _ [][]byte) int {
+		if handled.Add(1) == 2 {
+			<-leave
+		}
+		return 0
+	})
+	q.flush = func() {
+		select {
+		case entered <- struct{}{}:
+		default:
+		}
+		<-leave
+	}
+	if err := q.start(m, false); err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	offer(q, m, 1)
+	eventually(t, "no second request", func() bool { return handled.Load() == 2 })
+	offer(q, m, 1)
+	eventually(t, "the third request waits for the second", func() bool { return used(m) == 2 })
+	close(leave)
 	q.close()
 }

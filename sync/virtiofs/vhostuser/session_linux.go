@@ -50,7 +50,7 @@ type session struct {
 func Serve(ctx context.Context, conn *net.UnixConn, device Device, log *slog.Logger) error {
 	s := &session{conn: conn, log: log, device: device}
 	for i := range s.queues {
-		s.queues[i] = &queue{handle: device.Handle, slow: device.Slow, rest: device.Rest, log: log.With("queue", i)}
+		s.queues[i] = &queue{handle: device.Handle, slow: device.Slow, rest: device.Rest, flush: device.Flush, log: log.With("queue", i)}
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer s.close()

@@ -1,0 +1,97 @@
+package vhostuser
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// doorbell is what one reader at a time waits at: for the guest's kick and for a ring of ours. Both are edge-triggered, so
+// that a wait is one system call and the counters need not be emptied: they have room for more than a guest can kick.
+type doorbell struct {
+	mu    sync.Mutex
+	bell  *event // nil when it is closed
+	epoll int
+}
+
+// newDoorbell makes one. The kick stays the caller's.
+func newDoorbell(kick *event) (*doorbell, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	d := &doorbell{bell: &event{fd}, epoll: epoll}
+	for _, e := range []*event{d.bell, kick} {
+		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, e.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}); err != nil {
+			d.close()
+			return nil, fmt.Errorf("wait for kicks: %w", err)
+		}
+	}
+	return d, nil
+}
+
+func (d *doorbell) ring() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.bell != nil {
+		d.bell.add()
+	}
+}
+
+// close is for the reader, which alone waits.
+func (d *doorbell) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.bell.close()
+	d.bell = nil
+	unix.Close(d.epoll)
+}
+
+// wait waits for a kick or a ring. While the guest is not calm it does so without a word to Go's scheduler: a guest that
+// works makes its next request a moment after an answer. To tell the scheduler of a wait that short costs more than the
+// wait: its monitor wakes for it, takes the processor away and gives it to another thread, and one must be found again.
+// Nor has the wait an end, which a timer would be set for each time: the watchdog rings when the guest has become calm. A
+// garbage collection need not wait for that: the signal that it sends to who does not yield ends the call.
+func (d *doorbell) wait(calm *atomic.Bool) error {
+	var events [2]unix.EpollEvent
+	for {
+		n, err := d.waitOnce(events[:], calm.Load())
+		switch {
+		case err == unix.EINTR:
+			runtime.Gosched() // the scheduler's signal: nothing else here looks whether we are to yield
+		case err != nil:
+			return fmt.Errorf("wait for a kick: %w", err)
+		case n > 0:
+			for _, e := range events[:n] {
+				if e.Events&^unix.EPOLLIN != 0 {
+					return errors.New("kick: the descriptor is no event counter")
+				}
+			}
+			return nil
+		}
+	}
+}
+
+func (d *doorbell) waitOnce(events []unix.EpollEvent, calm bool) (n int, err error) {
+	if calm {
+		return unix.EpollWait(d.epoll, events, -1)
+	}
+	got, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(d.epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), forEver, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(got), nil
+}
+
+// forEver is -1 as the kernel reads it.
+const forEver = ^uintptr(0)
