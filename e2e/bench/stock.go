@@ -27,6 +27,7 @@ const (
 type stock struct {
 	packages                  string
 	disk, kernel, initrd, key string
+	boot                      string // more of the kernel's command line
 }
 
 // openStock builds the peer's disk once, with more packages, and keeps it in dir.
@@ -167,7 +168,7 @@ func (s stock) startWith(ctx context.Context, accel string, files []*os.File, mo
 	args := append([]string{
 		"-M", "q35", "-accel", accel, "-cpu", cpu, "-smp", "2", "-m", "2048",
 		"-nographic", "-no-reboot", "-serial", "null", "-monitor", "none",
-		"-kernel", s.kernel, "-initrd", s.initrd, "-append", "root=LABEL=stock ro quiet",
+		"-kernel", s.kernel, "-initrd", s.initrd, "-append", "root=LABEL=stock ro quiet " + s.boot,
 		"-drive", "if=virtio,format=raw,snapshot=on,file=" + s.disk,
 		"-netdev", fmt.Sprintf("user,id=n,hostfwd=tcp:127.0.0.1:%d-:22", port), "-device", "virtio-net-pci,netdev=n",
 		"-device", "virtio-rng-pci",

@@ -260,7 +260,7 @@ func stat(fd int) (*unix.Stat_t, error) {
 // retry repeats what a signal interrupted.
 func retry(f func() error) error {
 	for {
-		if err := f(); err != unix.EINTR { // as the kernel gave it
+		if err := f(); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// doorbell is what one reader at a time waits at: for the guest's kick and for a ring of ours. Both are edge-triggered, so
+// doorbell is what one reader at a time waits at: for the kicks of guests and for a ring of ours. All are edge-triggered, so
 // that a wait is one system call and the counters need not be emptied: they have room for more than a guest can kick.
 type doorbell struct {
 	mu    sync.Mutex
@@ -19,8 +19,7 @@ type doorbell struct {
 	epoll int
 }
 
-// newDoorbell makes one. The kick stays the caller's.
-func newDoorbell(kick *event) (*doorbell, error) {
+func newDoorbell() (*doorbell, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("eventfd: %w", err)
@@ -31,13 +30,24 @@ func newDoorbell(kick *event) (*doorbell, error) {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
 	d := &doorbell{bell: &event{fd}, epoll: epoll}
-	for _, e := range []*event{d.bell, kick} {
-		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, e.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}); err != nil {
-			d.close()
-			return nil, fmt.Errorf("wait for kicks: %w", err)
-		}
+	if err := d.hang(d.bell); err != nil {
+		d.close()
+		return nil, err
 	}
 	return d, nil
+}
+
+// hang adds a kick, which stays the caller's.
+func (d *doorbell) hang(kick *event) error {
+	if err := unix.EpollCtl(d.epoll, unix.EPOLL_CTL_ADD, kick.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}); err != nil {
+		return fmt.Errorf("wait for kicks: %w", err)
+	}
+	return nil
+}
+
+// take takes a kick off. To close it would not, while QEMU has it open.
+func (d *doorbell) take(kick *event) {
+	_ = unix.EpollCtl(d.epoll, unix.EPOLL_CTL_DEL, kick.fd, nil) // fails only for what does not hang there
 }
 
 func (d *doorbell) ring() {
@@ -63,21 +73,16 @@ func (d *doorbell) close() {
 // Nor has the wait an end, which a timer would be set for each time: the watchdog rings when the guest has become calm. A
 // garbage collection need not wait for that: the signal that it sends to who does not yield ends the call.
 func (d *doorbell) wait(calm *atomic.Bool) error {
-	var events [2]unix.EpollEvent
+	var events [4]unix.EpollEvent // which they are nobody asks
 	for {
 		n, err := d.waitOnce(events[:], calm.Load())
 		switch {
-		case err == unix.EINTR:
+		case err == nil && n > 0:
+			return nil
+		case errors.Is(err, unix.EINTR):
 			runtime.Gosched() // the scheduler's signal: nothing else here looks whether we are to yield
 		case err != nil:
 			return fmt.Errorf("wait for a kick: %w", err)
-		case n > 0:
-			for _, e := range events[:n] {
-				if e.Events&^unix.EPOLLIN != 0 {
-					return errors.New("kick: the descriptor is no event counter")
-				}
-			}
-			return nil
 		}
 	}
 }
@@ -86,7 +91,8 @@ func (d *doorbell) waitOnce(events []unix.EpollEvent, calm bool) (n int, err err
 	if calm {
 		return unix.EpollWait(d.epoll, events, -1)
 	}
-	got, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(d.epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), forEver, 0, 0)
+	to := unsafe.Pointer(unsafe.SliceData(events))
+	got, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(d.epoll), uintptr(to), uintptr(len(events)), forEver, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}

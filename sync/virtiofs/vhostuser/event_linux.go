@@ -21,6 +21,15 @@ func newEvent(fd int) (*event, error) {
 	return &event{fd}, nil
 }
 
+// dup makes another descriptor of the same counter, the caller's own.
+func (e *event) dup() (*event, error) {
+	fd, err := unix.FcntlInt(uintptr(e.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	return &event{fd}, nil
+}
+
 // add wakes who waits. It waits for nothing, so Go's scheduler need not hear of the call.
 func (e *event) add() {
 	one := [8]byte{1}

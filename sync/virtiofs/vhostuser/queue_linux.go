@@ -42,13 +42,12 @@ const Drain = 5 * time.Second
 // maxInFlight requests of one queue are served at once.
 const maxInFlight = 64
 
-// queue is one virtqueue: what QEMU said of it and, while it runs, its reader.
+// queue is one virtqueue: what QEMU said of it and, while it runs, its run.
 type queue struct {
 	log    *slog.Logger
 	handle Handler
 	slow   Slow
-	rest   Rest
-	flush  Flush
+	reader *reader
 	chains chains
 
 	// Set by the session, between runs.
@@ -73,17 +72,23 @@ func (q *queue) start(m *memory, eventIdx bool) error {
 	if err != nil {
 		return err
 	}
-	run, err := newRun(r, q.kick)
+	run, err := newRun(q, r)
 	if err != nil {
 		return err
 	}
-	m.hold()
-	q.mu.Lock()
-	q.run = run
-	q.mu.Unlock()
-	go q.read(run)
-	go q.watch(run)
+	q.setRun(run)
+	if err := q.reader.add(run); err != nil {
+		q.setRun(nil)
+		run.kick.close()
+		return err
+	}
 	return nil
+}
+
+func (q *queue) setRun(r *run) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.run = r
 }
 
 func (q *queue) broken() bool {
@@ -100,8 +105,9 @@ func (q *queue) stop() {
 	}
 	q.mu.Lock()
 	run.stopped = true
+	close(run.halt)
 	q.mu.Unlock()
-	run.kick.ring()
+	q.reader.bell.ring()
 	if !run.drain() {
 		q.log.Warn("requests did not end, their answers are dropped", "waited", Drain)
 	}
@@ -109,6 +115,18 @@ func (q *queue) stop() {
 	q.base = run.ring.nextAvail
 	q.run, q.failed = nil, false
 	q.mu.Unlock()
+}
+
+// fail stops using a ring that the guest broke: only its own share hangs. A run that
+// was given up has no say.
+func (q *queue) fail(r *run, err error) {
+	q.mu.Lock()
+	current := q.run == r && !r.stopped
+	q.failed = q.failed || current
+	q.mu.Unlock()
+	if current {
+		q.log.Warn("the guest broke its ring; it is served no more until reset", "error", err)
+	}
 }
 
 // answer gives a chain back unless the ring was stopped and given up meanwhile.

@@ -26,10 +26,11 @@ func testQueue(t *testing.T, handle Handler) (*queue, *memory) {
 	binary.LittleEndian.PutUint32(mem[testAvail:], 1<<16)
 	const user = 0x7000_0000
 	q := &queue{
-		log: slog.New(slog.DiscardHandler), handle: handle, rest: func() {}, flush: func() {}, num: 4, enabled: true,
+		log: slog.New(slog.DiscardHandler), handle: handle, reader: newReader(func() {}, func() {}), num: 4, enabled: true,
 		addr: ringAddr{desc: user + testDesc, avail: user + testAvail, used: user + testUsed},
 	}
 	newKick(t, q)
+	t.Cleanup(func() { q.reader.close() })
 	return q, m
 }
 
@@ -107,7 +108,7 @@ func TestRestThatHangs(t *testing.T) {
 	leave := make(chan struct{})
 	q, m := testQueue(t, func(_, _ [][]byte) int { return 0 })
 	var rests atomic.Int64
-	q.rest = func() {
+	q.reader.rest = func() {
 		if rests.Add(1) == 1 {
 			<-leave
 		}
@@ -133,7 +134,7 @@ func TestRestAfterACrowd(t *testing.T) {
 		return 0
 	})
 	q.slow = func([][]byte) bool { return true }
-	q.rest = func() { rested.Store(handled.Load()) }
+	q.reader.rest = func() { rested.Store(handled.Load()) }
 	offer(q, m, 3)
 	if err := q.start(m, false); err != nil {
 		t.Fatal(err)
@@ -157,7 +158,7 @@ func TestFlushAfterRequests(t *testing.T) {
 		return 0
 	})
 	q.slow = func([][]byte) bool { return handled.Load() == 1 }
-	q.flush = func() { flushed.Store(handled.Load()) }
+	q.reader.flush = func() { flushed.Store(handled.Load()) }
 	if err := q.start(m, false); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +181,7 @@ func TestFlushThatHangs(t *testing.T) {
 		}
 		return 0
 	})
-	q.flush = func() {
+	q.reader.flush = func() {
 		select {
 		case entered <- struct{}{}:
 		default:

@@ -38,6 +38,7 @@ type session struct {
 	log      *slog.Logger
 	mem      *memory
 	queues   [maxQueues]*queue
+	readers  []*reader
 	device   Device
 	moving   *transfer // nil when no state is on its way
 	features uint64
@@ -50,7 +51,10 @@ type session struct {
 func Serve(ctx context.Context, conn *net.UnixConn, device Device, log *slog.Logger) error {
 	s := &session{conn: conn, log: log, device: device}
 	for i := range s.queues {
-		s.queues[i] = &queue{handle: device.Handle, slow: device.Slow, rest: device.Rest, flush: device.Flush, log: log.With("queue", i)}
+		if i != 1 { // the high-priority queue has little to do: it shares the first request queue's
+			s.readers = append(s.readers, newReader(device.Rest, device.Flush))
+		}
+		s.queues[i] = &queue{handle: device.Handle, slow: device.Slow, reader: s.readers[len(s.readers)-1], log: log.With("queue", i)}
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer s.close()
@@ -80,6 +84,9 @@ func (s *session) close() {
 	}
 	for _, q := range s.queues {
 		q.close()
+	}
+	for _, r := range s.readers {
+		r.close()
 	}
 	s.setMemory(nil)
 }

@@ -1,0 +1,92 @@
+package vhostuser
+
+import (
+	"errors"
+	"sync"
+	"time"
+)
+
+// run is one time between a ring's start and its stop.
+type run struct {
+	q       *queue
+	ring    *ring
+	kick    *event         // the guest's: the run's own descriptor of it, which the reader closes
+	stopped bool           // guarded by the queue's mu
+	halt    chan struct{}  // closed with stopped
+	left    chan struct{}  // closed when the reader has let go of the run
+	slots   chan struct{}  // requests in goroutines of their own
+	flight  sync.WaitGroup // all requests
+}
+
+func newRun(q *queue, r *ring) (*run, error) {
+	kick, err := q.kick.dup()
+	if err != nil {
+		return nil, err
+	}
+	return &run{
+		q: q, ring: r, kick: kick,
+		halt: make(chan struct{}), left: make(chan struct{}), slots: make(chan struct{}, maxInFlight),
+	}, nil
+}
+
+// drain waits until nobody uses the run.
+func (r *run) drain() bool {
+	deadline := time.NewTimer(Drain)
+	defer deadline.Stop()
+	ended := make(chan struct{})
+	go func() {
+		<-r.left // no request begins after it
+		r.flight.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return true
+	case <-deadline.C:
+		return false
+	}
+}
+
+// begin holds the guest's memory for a request that was taken off the ring.
+func (r *run) begin() {
+	r.flight.Add(1)
+	r.ring.mem.hold()
+}
+
+func (r *run) end() {
+	r.ring.mem.release()
+	r.flight.Done()
+}
+
+// answer serves a request.
+func (r *run) answer(head uint16, c *chain) {
+	r.q.answer(r, head, r.q.handle(c.in, c.out))
+	r.q.chains.put(c)
+}
+
+// next takes one chain off the ring, nil when there is none, and tells how many more there are.
+func (r *run) next() (head uint16, c *chain, behind int, err error) {
+	r.q.mu.Lock()
+	defer r.q.mu.Unlock()
+	if r.stopped {
+		return 0, nil, 0, errStopped
+	}
+	head, ok, err := r.ring.pop()
+	if !ok {
+		return 0, nil, 0, err
+	}
+	c = r.q.chains.take()
+	if err := c.parse(r.ring.mem, r.ring.desc, head); err != nil {
+		return 0, nil, 0, err
+	}
+	return head, c, r.ring.waiting(), nil
+}
+
+// wantKick asks the guest for kicks. It tells whether there is something to be done first.
+func (r *run) wantKick() (missed bool) {
+	r.q.mu.Lock()
+	defer r.q.mu.Unlock()
+	return r.stopped || r.ring.wantKick()
+}
+
+var errStopped = errors.New("the ring was stopped")
