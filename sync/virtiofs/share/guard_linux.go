@@ -28,12 +28,12 @@ func (t *Tree) place(n *node) ([]string, error) {
 // placed is where a folder was.
 type placed struct {
 	parts []string
-	moves uint64        // of the guest's until then, see [Tree.moves]
+	moves uint64        // of the guest's until then, as the tree counts them
 	at    time.Duration // since the tree was opened
 }
 
-// placedFor is how long a folder counts as where it was, unless the guest moves or removes one. To ask for each request
-// costs as much as some requests do. Within that time only the host's user can move it, with all that the guest could
+// placedFor is how long a folder counts as where it was, unless the guest moves one; nothing is done in one that was
+// removed. To ask for each request costs as much as some requests do. Within that time only the host's user can move it, with all that the guest could
 // have written in it before.
 const placedFor = 20 * time.Millisecond
 

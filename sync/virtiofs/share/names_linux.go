@@ -306,9 +306,6 @@ func (t *Tree) remove(id uint64, name string, flags int) fuse.Status {
 	if err := unix.Unlinkat(dir.fd, name, flags); err != nil {
 		return status(err)
 	}
-	if flags&unix.AT_REMOVEDIR != 0 {
-		t.moves.Add(1)
-	}
 	t.afterGone(e)
 	return fuse.OK
 }

@@ -61,7 +61,7 @@ type Tree struct {
 	// names: held for reading by what changes or makes something at a place, for writing
 	// by what moves places.
 	names sync.RWMutex
-	moves atomic.Uint64 // counts the guest's renames and rmdirs, which void what was known of places
+	moves atomic.Uint64 // counts the guest's renames, which void what was known of places
 
 	mu      sync.Mutex // guards all below
 	nodes   map[uint64]*node
