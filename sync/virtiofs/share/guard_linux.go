@@ -32,9 +32,9 @@ type placed struct {
 	at    time.Duration // since the tree was opened
 }
 
-// placedFor is how long a folder counts as where it was, unless the guest moves one; nothing is done in one that was
-// removed. To ask for each request costs as much as some requests do. Within that time only the host's user can move it, with all that the guest could
-// have written in it before.
+// placedFor is how long a folder counts as where it was, unless the guest moves one; in one that was removed nothing is
+// done. To ask for each request costs as much as some requests do. Within that time only the host's user can move it, with
+// all that the guest could have written in it before.
 const placedFor = 20 * time.Millisecond
 
 func (t *Tree) findPlace(n *node, now time.Duration) ([]string, error) {
