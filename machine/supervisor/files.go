@@ -68,6 +68,7 @@ type fileServer struct {
 
 	// Of our own server alone, nil in another's.
 	asking  sync.Mutex
+	asked   int // commands so far
 	stdin   io.WriteCloser
 	answers chan virtiofs.Answer   // to commands
 	changed chan []virtiofs.Change // by the host's user; what nobody takes is dropped
@@ -127,7 +128,7 @@ func (s *Supervisor) startFileServer(context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.answers, f.changed = make(chan virtiofs.Answer, 1), make(chan []virtiofs.Change, 16)
+	f.answers, f.changed = make(chan virtiofs.Answer, maxLate), make(chan []virtiofs.Change, 16)
 	if err := f.launch(); err != nil {
 		return err
 	}
@@ -149,8 +150,12 @@ func (s *Supervisor) journalDir(p confine.Profile) (*os.File, error) {
 	return os.Open(s.files.JournalDir())
 }
 
-// checkpointLimit is how long the file server may take to begin a checkpoint.
-const checkpointLimit = 10 * time.Second
+const (
+	// answerLimit is how long the file server may take for an answer: its disk may be slow.
+	answerLimit = 10 * time.Second
+	// maxLate answers, for which nobody waits any more, are kept until the next question.
+	maxLate = 8
+)
 
 // maxSaid bounds one document of the child's, which a guest might have taken over.
 const maxSaid = 8 << 20
@@ -212,19 +217,27 @@ func (f *fileServer) ask(c virtiofs.Command) (int, error) {
 	}
 	f.asking.Lock()
 	defer f.asking.Unlock()
+	f.asked++
+	c.Number = f.asked
 	if err := json.NewEncoder(f.stdin).Encode(c); err != nil {
 		return 0, fmt.Errorf("ask the file server: %w", err)
 	}
-	select {
-	case a := <-f.answers:
-		if a.Error != "" {
-			return 0, errors.New(a.Error)
+	limit := time.After(answerLimit)
+	for {
+		select {
+		case a := <-f.answers:
+			switch {
+			case a.Number != c.Number: // it came too late for who asked
+			case a.Error != "":
+				return 0, errors.New(a.Error)
+			default:
+				return a.ID, nil
+			}
+		case <-f.done:
+			return 0, errors.New("the file server ended")
+		case <-limit:
+			return 0, errors.New("the file server does not answer")
 		}
-		return a.ID, nil
-	case <-f.done:
-		return 0, errors.New("the file server ended")
-	case <-time.After(checkpointLimit):
-		return 0, errors.New("the file server does not answer")
 	}
 }
 

@@ -66,13 +66,15 @@ const maxConfig = 1 << 20
 // Command is what the supervisor asks of a server that runs, a JSON document on its standard input.
 // Each has one [Answer].
 type Command struct {
-	Checkpoint string `json:"checkpoint"`      // the label of a new checkpoint of the journal
-	Flush      bool   `json:"flush,omitempty"` // no checkpoint: the journal is to hold all that was done before
+	Number     int    `json:"number,omitempty"` // its answer's too
+	Checkpoint string `json:"checkpoint"`       // the label of a new checkpoint of the journal
+	Flush      bool   `json:"flush,omitempty"`  // no checkpoint: the journal is to hold all that was done before
 }
 
 // Answer is a JSON document on standard output: to a Command, or, with Changed, of the server's own accord.
 type Answer struct {
-	ID      int      `json:"id,omitempty"` // of the checkpoint
+	Number  int      `json:"number,omitempty"` // the command's
+	ID      int      `json:"id,omitempty"`     // of the checkpoint
 	Error   string   `json:"error,omitempty"`
 	Changed []Change `json:"changed,omitempty"`
 }
@@ -112,7 +114,11 @@ func Main(ctx context.Context, stdin io.Reader, stdout io.Writer, connFD int, lo
 			for {
 				limit.N = maxConfig
 				var c Command
-				if decoder.Decode(&c) != nil || !tell(do(c)) {
+				if decoder.Decode(&c) != nil {
+					return
+				}
+				a := do(c)
+				if a.Number = c.Number; !tell(a) {
 					return
 				}
 			}
