@@ -17,6 +17,7 @@ type doorbell struct {
 	mu    sync.Mutex
 	bell  *event // nil when it is closed
 	epoll int
+	rung  [4]unix.EpollEvent // of who waits; which they are nobody asks
 }
 
 func newDoorbell() (*doorbell, error) {
@@ -73,9 +74,8 @@ func (d *doorbell) close() {
 // Nor has the wait an end, which a timer would be set for each time: the watchdog rings when the guest has become calm. A
 // garbage collection need not wait for that: the signal that it sends to who does not yield ends the call.
 func (d *doorbell) wait(calm *atomic.Bool) error {
-	var events [4]unix.EpollEvent // which they are nobody asks
 	for {
-		n, err := d.waitOnce(events[:], calm.Load())
+		n, err := d.waitOnce(calm.Load())
 		switch {
 		case err == nil && n > 0:
 			return nil
@@ -87,12 +87,11 @@ func (d *doorbell) wait(calm *atomic.Bool) error {
 	}
 }
 
-func (d *doorbell) waitOnce(events []unix.EpollEvent, calm bool) (n int, err error) {
+func (d *doorbell) waitOnce(calm bool) (n int, err error) {
 	if calm {
-		return unix.EpollWait(d.epoll, events, -1)
+		return unix.EpollWait(d.epoll, d.rung[:], -1)
 	}
-	to := unsafe.Pointer(unsafe.SliceData(events))
-	got, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(d.epoll), uintptr(to), uintptr(len(events)), forEver, 0, 0)
+	got, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(d.epoll), uintptr(unsafe.Pointer(&d.rung)), uintptr(len(d.rung)), forEver, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}

@@ -199,3 +199,38 @@ func TestFlushThatHangs(t *testing.T) {
 	close(leave)
 	q.close()
 }
+
+// TestRingsOfOneReader: a request that hangs in one ring holds up neither another ring nor its stop and new start.
+func TestRingsOfOneReader(t *testing.T) {
+	t.Parallel()
+	entered, leave := make(chan struct{}), make(chan struct{})
+	hung, m := testQueue(t, func(_, _ [][]byte) int {
+		close(entered)
+		<-leave
+		return 0
+	})
+	other, otherMemory := testQueue(t, func(_, _ [][]byte) int { return 0 })
+	other.reader = hung.reader
+	for _, err := range []error{hung.start(m, false), other.start(otherMemory, false)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-entered
+	for answers := uint16(1); answers < 4; answers++ {
+		eventually(t, "the other ring is not served", func() bool { return used(otherMemory) == answers })
+		began := time.Now()
+		other.stop()
+		if took := time.Since(began); took >= Drain {
+			t.Errorf("stopped after %v", took)
+		}
+		if err := other.start(otherMemory, false); err != nil { // with the same kick
+			t.Fatal(err)
+		}
+		offer(other, otherMemory, 1)
+	}
+	close(leave)
+	eventually(t, "the first ring's request has no answer", func() bool { return used(m) == 1 })
+	hung.close()
+	other.close()
+}

@@ -41,7 +41,7 @@ func newReader(rest Rest, flush Flush) *reader {
 
 // add has a run served, which holds the guest's memory until it is dropped. Like close it is for the session, which does one
 // thing at a time.
-func (r *reader) add(new *run) error {
+func (r *reader) add(one *run) error {
 	if r.closed.Load() {
 		return errors.New("the rings' reader has ended")
 	}
@@ -54,11 +54,11 @@ func (r *reader) add(new *run) error {
 		go r.read()
 		go (&watchdog{r: r}).watch()
 	}
-	if err := r.bell.hang(new.kick); err != nil {
+	if err := r.bell.hang(one.kick); err != nil {
 		return err
 	}
-	new.ring.mem.hold()
-	r.change(func(list []*run) []*run { return append(list, new) })
+	one.ring.mem.hold()
+	r.change(func(list []*run) []*run { return append(list, one) })
 	r.bell.ring()
 	return nil
 }
