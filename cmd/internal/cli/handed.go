@@ -64,7 +64,8 @@ func reasons(project string, changes []control.Change) (map[string]string, error
 // reportHanded says on stderr which files that the user's tools run the guest changed since a checkpoint: what `sbx diff`
 // marks.
 func (a *app) reportHanded(ctx context.Context, box *sandbox, since int) {
-	changes, err := handedSince(ctx, box, since)
+	a.flush(context.WithoutCancel(ctx), box.client) // the user may have ended the program
+	changes, err := handedSince(box, since)
 	switch {
 	case err != nil:
 		fmt.Fprintln(a.Err, printable(fmt.Sprintf("sbx: which of the changed files your tools run is not known: %v", err)))
@@ -73,8 +74,8 @@ func (a *app) reportHanded(ctx context.Context, box *sandbox, since int) {
 	}
 }
 
-func handedSince(ctx context.Context, box *sandbox, since int) ([]journal.Change, error) {
-	history, root, err := (&kept{box: box, dir: box.files.JournalDir()}).open(ctx, since)
+func handedSince(box *sandbox, since int) ([]journal.Change, error) {
+	history, root, err := (&kept{box: box, dir: box.files.JournalDir()}).open(since)
 	if err != nil {
 		return nil, err
 	}

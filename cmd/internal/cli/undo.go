@@ -70,8 +70,7 @@ func (k *kept) since(id int) (int, error) {
 }
 
 // open reads the history since a checkpoint and opens the workspace. The caller closes the root.
-func (k *kept) open(ctx context.Context, id int) (*journal.History, *os.Root, error) {
-	flushIfRunning(ctx, k.box)
+func (k *kept) open(id int) (*journal.History, *os.Root, error) {
 	history, err := journal.Read(k.dir, workspaceExport, id)
 	if err != nil {
 		return nil, nil, err
@@ -148,7 +147,7 @@ func (o undoOptions) run(ctx context.Context, args []string) error {
 	if err := checkpointIfRunning(ctx, k.box, fmt.Sprintf("%s%d", beforeUndo, id)); err != nil {
 		return err
 	}
-	history, root, err := k.open(ctx, id)
+	history, root, err := k.open(id)
 	if err != nil {
 		return err
 	}
@@ -191,11 +190,10 @@ func checkpointIfRunning(ctx context.Context, box *sandbox, label string) error 
 	return err
 }
 
-// flushIfRunning has the file server write down what the guest did last. Without that, what is missing is some 20 ms old.
-func flushIfRunning(ctx context.Context, box *sandbox) {
-	if client, err := control.Dial(ctx, box.files.ControlSocket()); err == nil {
-		client.Flush(ctx) //nolint:errcheck // see above
-		client.Close()    //nolint:errcheck // only idle connections are left
+// flush has the file server write down what the guest did last, some 20 ms of it, before the journal is read.
+func (a *app) flush(ctx context.Context, client *control.Client) {
+	if err := client.Flush(ctx); err != nil {
+		a.warn(fmt.Sprintf("what the guest did last may be missing: %v", err))
 	}
 }
 
@@ -338,7 +336,11 @@ func (o diffOptions) run(ctx context.Context, args []string) error {
 	if id, err = k.since(id); err != nil {
 		return err
 	}
-	history, root, err := k.open(ctx, id)
+	if client, err := control.Dial(ctx, k.box.files.ControlSocket()); err == nil { // else nobody runs
+		o.app.flush(ctx, client)
+		client.Close() //nolint:errcheck // only idle connections are left
+	}
+	history, root, err := k.open(id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the project %s is gone", k.box.spec.Project)
 	}

@@ -26,8 +26,8 @@ type Handler func(in, out [][]byte) int
 // Slow tells of a request that may take long, by what the guest sent and may still change: a hint.
 type Slow func(in [][]byte) bool
 
-// Rest is called when a queue's answers are with the guest and no request waits: for what no answer depends on. It may be
-// called by several queues at once, and while requests are handled.
+// Rest is called when answers are with the guest and no request waits, or many were served: for what no answer depends on.
+// It may be called by several goroutines at once, and while requests are handled.
 type Rest func()
 
 // Flush is called a moment after requests were served, while others may be, from a goroutine of its own: for what may wait
@@ -105,7 +105,6 @@ func (q *queue) stop() {
 	}
 	q.mu.Lock()
 	run.stopped = true
-	close(run.halt)
 	q.mu.Unlock()
 	q.reader.bell.ring()
 	if !run.drain() {

@@ -234,3 +234,43 @@ func TestRingsOfOneReader(t *testing.T) {
 	hung.close()
 	other.close()
 }
+
+// TestFullRing: a ring whose requests all hang takes no more, holds up no other ring, and goes on when one has ended.
+func TestFullRing(t *testing.T) {
+	t.Parallel()
+	leave := make(chan struct{})
+	var entered atomic.Int64
+	full, m := testQueue(t, func(_, _ [][]byte) int {
+		entered.Add(1)
+		<-leave
+		return 0
+	})
+	full.slow = func([][]byte) bool { return true }
+	other, otherMemory := testQueue(t, func(_, _ [][]byte) int { return 0 })
+	other.reader = full.reader
+	if err := full.start(m, false); err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(maxInFlight) {
+		eventually(t, "a request waits for those before", func() bool { return entered.Load() == i+1 })
+		offer(full, m, 1)
+	}
+	if err := other.start(otherMemory, false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the other ring is not served", func() bool { return used(otherMemory) == 1 })
+	began := time.Now()
+	other.stop()
+	if took := time.Since(began); took >= Drain {
+		t.Errorf("stopped after %v", took)
+	}
+	if n := entered.Load(); n != maxInFlight {
+		t.Errorf("%d requests at once", n)
+	}
+	leave <- struct{}{}
+	eventually(t, "the last request is not taken", func() bool { return entered.Load() == maxInFlight+1 })
+	close(leave)
+	eventually(t, "not all have an answer", func() bool { return used(m) == maxInFlight+1 })
+	full.close()
+	other.close()
+}

@@ -175,17 +175,16 @@ func (r *reader) serve(run *run) (again, mine bool) {
 	return true, true
 }
 
-// serveApart serves a request in a goroutine of its own, when there are not too many of these. That of a ring that is
-// stopped meanwhile has no answer.
+// serveApart serves a request of a run that is not full in a goroutine of its own.
 func (r *reader) serveApart(run *run, head uint16, c *chain) {
-	select {
-	case run.slots <- struct{}{}:
-	case <-run.halt:
-		run.end()
-		return
-	}
+	run.slots <- struct{}{}
 	go func() {
-		defer func() { <-run.slots }()
+		defer func() {
+			full := run.full()
+			if <-run.slots; full {
+				r.bell.ring()
+			}
+		}()
 		defer run.end()
 		run.answer(head, c)
 		r.rest() // the reader's may have been before

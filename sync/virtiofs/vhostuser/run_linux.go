@@ -12,7 +12,6 @@ type run struct {
 	ring    *ring
 	kick    *event         // the guest's: the run's own descriptor of it, which the reader closes
 	stopped bool           // guarded by the queue's mu
-	halt    chan struct{}  // closed with stopped
 	left    chan struct{}  // closed when the reader has let go of the run
 	slots   chan struct{}  // requests in goroutines of their own
 	flight  sync.WaitGroup // all requests
@@ -25,7 +24,7 @@ func newRun(q *queue, r *ring) (*run, error) {
 	}
 	return &run{
 		q: q, ring: r, kick: kick,
-		halt: make(chan struct{}), left: make(chan struct{}), slots: make(chan struct{}, maxInFlight),
+		left: make(chan struct{}), slots: make(chan struct{}, maxInFlight),
 	}, nil
 }
 
@@ -71,6 +70,9 @@ func (r *run) next() (head uint16, c *chain, behind int, err error) {
 	if r.stopped {
 		return 0, nil, 0, errStopped
 	}
+	if r.full() {
+		return 0, nil, 0, nil
+	}
 	head, ok, err := r.ring.pop()
 	if !ok {
 		return 0, nil, 0, err
@@ -82,11 +84,15 @@ func (r *run) next() (head uint16, c *chain, behind int, err error) {
 	return head, c, r.ring.waiting(), nil
 }
 
-// wantKick asks the guest for kicks. It tells whether there is something to be done first.
+// wantKick asks the guest for kicks. It tells whether there is something to be done first; not in a run that is full, which
+// rings when it has room again.
 func (r *run) wantKick() (missed bool) {
 	r.q.mu.Lock()
 	defer r.q.mu.Unlock()
-	return r.stopped || r.ring.wantKick()
+	return r.stopped || r.ring.wantKick() && !r.full()
 }
+
+// full tells whether no further request may be in flight. The reader takes none then, and looks after other rings.
+func (r *run) full() bool { return len(r.slots) == cap(r.slots) }
 
 var errStopped = errors.New("the ring was stopped")
