@@ -20,7 +20,7 @@ func askWorld(t *testing.T, wait time.Duration, rules ...netfilter.Rule) *world 
 	w := newWorldWith(t, compiled(t, netfilter.Spec{Ask: wait, Rules: rules}), func(*Config) {})
 	w.net.serve(t, 22, echo)
 	for _, name := range []string{"new.test", "other.test"} {
-		w.net.answers[name] = []netip.Addr{public}
+		w.net.answer(name, public)
 	}
 	return w
 }

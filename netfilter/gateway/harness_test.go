@@ -61,7 +61,8 @@ func policy(t testing.TB, allow ...string) *netfilter.Policy {
 	return p
 }
 
-// fakeNet is the Internet: a resolver and a dialer, both counting.
+// fakeNet is the Internet: a resolver and a dialer, both counting. Its methods may be called while the gateway
+// asks it; a frame or an answer that came back orders nothing for the race detector, so tests set no field.
 type fakeNet struct {
 	mu      sync.Mutex
 	answers map[string][]netip.Addr
@@ -131,7 +132,35 @@ func (n *fakeNet) serve(t testing.TB, port uint16, handle func(net.Conn)) {
 		}
 	})
 	t.Cleanup(func() { l.Close(); conns.Wait() })
-	n.servers[port] = l.Addr().String()
+	n.listen(port, l.Addr().String())
+}
+
+// listen makes port of any public address lead to a server on loopback from now on.
+func (n *fakeNet) listen(port uint16, server string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.servers[port] = server
+}
+
+// answer makes a name lead to these addresses from now on.
+func (n *fakeNet) answer(name string, addrs ...netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.answers[name] = addrs
+}
+
+// resolveWith has lookup answer for every name from now on; nil ends that.
+func (n *fakeNet) resolveWith(lookup func(ctx context.Context, name string) ([]netip.Addr, error)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lookup = lookup
+}
+
+// dialWith has dial make every connection from now on; nil ends that.
+func (n *fakeNet) dialWith(dial func(ctx context.Context, addr string) (net.Conn, error)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dial = dial
 }
 
 func echo(c net.Conn) { _, _ = io.Copy(c, c) }
@@ -167,7 +196,7 @@ func newWorldWith(t testing.TB, p *netfilter.Policy, edit func(*Config)) *world 
 	t.Helper()
 	fake := &fakeNet{servers: map[uint16]string{}, answers: map[string][]netip.Addr{}}
 	for _, name := range []string{"example.com", "www.allowed.test", "api.anthropic.com", "github.com", "tls.test"} {
-		fake.answers[name] = []netip.Addr{public}
+		fake.answer(name, public)
 	}
 	ours, theirs := socketpair(t)
 	log := slog.New(slog.DiscardHandler)

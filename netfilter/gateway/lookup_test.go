@@ -21,18 +21,11 @@ func momentWorld(t *testing.T, host func() netfilter.HostNet) *world {
 	})
 }
 
-// answer makes a name lead elsewhere from now on.
-func (n *fakeNet) answer(name string, addr string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.answers[name] = []netip.Addr{netip.MustParseAddr(addr)}
-}
-
 func TestMomentsAnswerServesConnections(t *testing.T) {
 	w := momentWorld(t, nil)
 	w.net.serve(t, 22, echo)
 	addr := w.guest.resolve("github.com")
-	w.net.answer("github.com", "127.0.0.1") // a server that rebinds its name between question and connection
+	w.net.answer("github.com", netip.MustParseAddr("127.0.0.1")) // a server that rebinds its name between question and connection
 	for range 3 {
 		w.guest.mustDial(addr, 22)
 	}
@@ -75,7 +68,7 @@ func TestMomentsAnswerThatFailsIsForgotten(t *testing.T) {
 		c.Close()
 		t.Fatal("connected to nothing")
 	}
-	w.net.answer("github.com", "1.1.1.1")
+	w.net.answer("github.com", netip.MustParseAddr("1.1.1.1"))
 	w.net.serve(t, 22, echo)
 	w.guest.mustDial(addr, 22)
 	if dials := w.net.dials(); dials[len(dials)-1] != "1.1.1.1:22" {

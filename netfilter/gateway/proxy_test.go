@@ -69,13 +69,6 @@ func newProxied(t *testing.T, direct ...string) (*world, *connectProxy) {
 	return w, p
 }
 
-// leads sets a name's address, also while lookups run.
-func (w *world) leads(name string, to netip.Addr) {
-	w.net.mu.Lock()
-	defer w.net.mu.Unlock()
-	w.net.answers[name] = []netip.Addr{to}
-}
-
 // unresolved asserts that the guest gets no address for a name, whoever was asked.
 func (w *world) unresolved(t *testing.T, name string) {
 	t.Helper()
@@ -86,7 +79,7 @@ func (w *world) unresolved(t *testing.T, name string) {
 
 func TestProxyIsTheWayOut(t *testing.T) {
 	w, p := newProxied(t)
-	w.leads("known.corp.test", public)
+	w.net.answer("known.corp.test", public)
 	for _, name := range []string{"known.corp.test", "only-outside.corp.test"} {
 		echoes(t, w.guest.mustDial(w.guest.resolve(name), 22))
 	}
@@ -106,11 +99,11 @@ func TestProxyIsTheWayOut(t *testing.T) {
 // TestProxyIsNoWayAroundTheFloor: what the host does resolve is checked as ever.
 func TestProxyIsNoWayAroundTheFloor(t *testing.T) {
 	w, p := newProxied(t)
-	w.leads("inside.corp.test", netip.MustParseAddr("10.0.0.1"))
+	w.net.answer("inside.corp.test", netip.MustParseAddr("10.0.0.1"))
 	w.unresolved(t, "inside.corp.test")
-	w.leads("rebinds.corp.test", public)
+	w.net.answer("rebinds.corp.test", public)
 	addr := w.guest.resolve("rebinds.corp.test")
-	w.leads("rebinds.corp.test", netip.MustParseAddr("169.254.169.254"))
+	w.net.answer("rebinds.corp.test", netip.MustParseAddr("169.254.169.254"))
 	if _, err := w.guest.dial(addr, 22); err == nil {
 		t.Error("connected")
 	}
@@ -125,8 +118,8 @@ func TestProxyIsNoWayAroundTheFloor(t *testing.T) {
 // TestNoProxyIsDirectAndChecked: NO_PROXY and host rules lead past the proxy, and widen nothing.
 func TestNoProxyIsDirectAndChecked(t *testing.T) {
 	w, p := newProxied(t, "direct.corp.test", "inside.corp.test")
-	w.leads("direct.corp.test", public)
-	w.leads("inside.corp.test", netip.MustParseAddr("10.0.0.1"))
+	w.net.answer("direct.corp.test", public)
+	w.net.answer("inside.corp.test", netip.MustParseAddr("10.0.0.1"))
 	echoes(t, w.guest.mustDial(w.guest.resolve("direct.corp.test"), 22))
 	echoes(t, w.guest.mustDial(w.guest.resolve("db.test"), 5432))
 	w.unresolved(t, "inside.corp.test")

@@ -71,7 +71,7 @@ func dnsRows() []row {
 			}
 		}},
 		{"D12_upstream_failure", func(t *testing.T, w *world) {
-			w.net.lookup = func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("too many CNAMEs") }
+			w.net.resolveWith(func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("too many CNAMEs") })
 			if m := w.guest.ask("example.com", dns.TypeA); m.Rcode != dns.RcodeServerFailure {
 				t.Errorf("%v", m)
 			}
@@ -82,7 +82,7 @@ func dnsRows() []row {
 			}
 		}},
 		{"D15_huge_answer", func(t *testing.T, w *world) {
-			w.net.lookup = func(context.Context, string) ([]netip.Addr, error) { return make([]netip.Addr, 4000), nil }
+			w.net.resolveWith(func(context.Context, string) ([]netip.Addr, error) { return make([]netip.Addr, 4000), nil })
 			if m := w.guest.ask("example.com", dns.TypeA); m.Rcode != dns.RcodeServerFailure {
 				t.Errorf("%v", m)
 			}
@@ -182,13 +182,13 @@ func queryFlood(t *testing.T, w *world) {
 }
 
 func slowUpstream(t *testing.T, w *world) {
-	w.net.lookup = func(ctx context.Context, name string) ([]netip.Addr, error) {
+	w.net.resolveWith(func(ctx context.Context, name string) ([]netip.Addr, error) {
 		if name == "example.com" {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
 		return []netip.Addr{public}, nil
-	}
+	})
 	start, done := time.Now(), make(chan int)
 	go func() { done <- w.guest.ask("example.com", dns.TypeA).Rcode }()
 	w.guest.resolve("github.com")
@@ -312,9 +312,7 @@ func specialRows() []row {
 			w.net.serve(t, 22, echo)
 			addr := w.guest.resolve("github.com")
 			w.guest.mustDial(addr, 22)
-			w.net.mu.Lock()
-			w.net.answers["github.com"] = []netip.Addr{netip.MustParseAddr("10.0.0.1")}
-			w.net.mu.Unlock()
+			w.net.answer("github.com", netip.MustParseAddr("10.0.0.1"))
 			if _, err := w.guest.dial(addr, 22); err == nil {
 				t.Error("an address that the name no longer has was reached")
 			}
@@ -325,9 +323,9 @@ func specialRows() []row {
 // rebinding asserts that a name with one bad address among good ones is refused whole.
 func rebinding(t *testing.T, w *world, bad netip.Addr) {
 	t.Helper()
-	w.net.lookup = func(context.Context, string) ([]netip.Addr, error) {
+	w.net.resolveWith(func(context.Context, string) ([]netip.Addr, error) {
 		return []netip.Addr{netip.MustParseAddr("1.1.1.1"), bad}, nil
-	}
+	})
 	if m := w.guest.ask("github.com", dns.TypeA); m.Rcode != dns.RcodeNameError || len(m.Answer) != 0 {
 		t.Errorf("%v: %v", bad, m)
 	}
@@ -337,9 +335,7 @@ func rebinding(t *testing.T, w *world, bad netip.Addr) {
 func answerFlips(t *testing.T, w *world) {
 	addr := w.guest.resolve("github.com")
 	w.net.serve(t, 22, echo)
-	w.net.mu.Lock()
-	w.net.answers["github.com"] = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
-	w.net.mu.Unlock()
+	w.net.answer("github.com", netip.MustParseAddr("127.0.0.1"))
 	if c, err := w.guest.dial(addr, 22); err == nil {
 		c.Close()
 		t.Error("connected")

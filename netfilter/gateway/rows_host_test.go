@@ -52,11 +52,9 @@ func TestHostRules(t *testing.T) {
 			refusedDNS(t, w, "other.internal", dns.TypeA, dns.RcodeNameError)
 		}},
 		{"HOST_private_range_of_a_name", func(t *testing.T, w *world) {
-			w.net.answers["wiki.corp.test"] = []netip.Addr{netip.MustParseAddr("10.1.2.3")}
+			w.net.answer("wiki.corp.test", netip.MustParseAddr("10.1.2.3"))
 			echoes(t, w.guest.mustDial(w.guest.resolve("wiki.corp.test"), 22))
-			w.net.mu.Lock()
-			w.net.answers["wiki.corp.test"] = []netip.Addr{netip.MustParseAddr("192.168.1.1")}
-			w.net.mu.Unlock()
+			w.net.answer("wiki.corp.test", netip.MustParseAddr("192.168.1.1"))
 			if _, err := w.guest.dial(w.guest.resolve("wiki.corp.test"), 22); err == nil {
 				t.Error("another private range was reached")
 			}
@@ -67,7 +65,7 @@ func TestHostRules(t *testing.T) {
 			w.cfg.HostNet = func() netfilter.HostNet {
 				return netfilter.HostNet{Addrs: []netip.Addr{own}, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
 			}
-			w.net.answers["me.corp.test"] = []netip.Addr{own}
+			w.net.answer("me.corp.test", own)
 			if m := w.guest.ask("me.corp.test", dns.TypeA); m.Rcode != dns.RcodeNameError {
 				t.Errorf("%v", m)
 			}

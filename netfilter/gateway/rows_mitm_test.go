@@ -100,7 +100,7 @@ func (m *mitm) serveTLS(t testing.TB, name string, h http.Handler) {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(l) }()
 	t.Cleanup(func() { s.Close(); <-done })
-	m.net.servers[443] = l.Addr().String()
+	m.net.listen(443, l.Addr().String())
 }
 
 // tls connects the guest to a name over TLS that trusts the sandbox's authority.

@@ -204,7 +204,7 @@ func specificWins(t *testing.T, w *world) {
 	allow := netfilter.Rule{Action: netfilter.Allow, Pattern: "**.allowed.test", Origin: netfilter.Origin{Source: "user"}}
 	deny := netfilter.Rule{Action: netfilter.Deny, Pattern: "bad.allowed.test", Origin: netfilter.Origin{Source: "user"}}
 	equal := netfilter.Rule{Action: netfilter.Deny, Pattern: "**.allowed.test", Origin: netfilter.Origin{Source: "user"}}
-	w.net.lookup = func(context.Context, string) ([]netip.Addr, error) { return []netip.Addr{public}, nil }
+	w.net.resolveWith(func(context.Context, string) ([]netip.Addr, error) { return []netip.Addr{public}, nil })
 	set := func(rules ...netfilter.Rule) {
 		p, _, err := netfilter.Compile(netfilter.Spec{Rules: rules})
 		if err != nil {

@@ -174,7 +174,7 @@ func floodRows() []row {
 		}},
 		{"X9_panic_in_one_connection", func(t *testing.T, w *world) {
 			w.net.serve(t, 22, echo)
-			w.net.dial = func(context.Context, string) (net.Conn, error) { return panicConn{}, nil }
+			w.net.dialWith(func(context.Context, string) (net.Conn, error) { return panicConn{}, nil })
 			bad, _ := w.guest.dial(w.guest.resolve("github.com"), 22)
 			if bad != nil {
 				_ = bad.SetDeadline(time.Now().Add(3 * time.Second))
@@ -182,9 +182,7 @@ func floodRows() []row {
 				_, _ = bad.Read(make([]byte, 1))
 				bad.Close()
 			}
-			w.net.mu.Lock()
-			w.net.dial = nil
-			w.net.mu.Unlock()
+			w.net.dialWith(nil)
 			roundTrip(t, w.guest.mustDial(w.guest.resolve("github.com"), 22))
 		}},
 		{"Connection_limit", func(t *testing.T, w *world) {
@@ -241,7 +239,7 @@ func halfOpenFlood(t *testing.T, w *world) {
 }
 
 func blackHoles(t *testing.T, w *world) {
-	w.net.lookup = func(_ context.Context, name string) ([]netip.Addr, error) { return []netip.Addr{public}, nil }
+	w.net.resolveWith(func(_ context.Context, name string) ([]netip.Addr, error) { return []netip.Addr{public}, nil })
 	w.SetPolicy(policy(t, "**.allowed.test:22/tcp", "github.com:22/tcp"))
 	var hanging atomic.Int64
 	open := func(ctx context.Context, address string) (net.Conn, error) {
@@ -249,7 +247,7 @@ func blackHoles(t *testing.T, w *world) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	w.net.dial = open
+	w.net.dialWith(open)
 	hole := w.guest.resolve("hole.allowed.test")
 	for i := range 1000 {
 		w.guest.inject(ipFrame(protoTCP, hole, synPacket(uint16(2000+i), hole, 22)))
@@ -259,9 +257,7 @@ func blackHoles(t *testing.T, w *world) {
 		t.Errorf("%d dials to one name", n)
 	}
 	w.net.serve(t, 22, echo)
-	w.net.mu.Lock()
-	w.net.dial = nil
-	w.net.mu.Unlock()
+	w.net.dialWith(nil)
 	roundTrip(t, w.guest.mustDial(w.guest.resolve("github.com"), 22))
 }
 
@@ -365,11 +361,11 @@ func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 func revokeDialling(t *testing.T, w *world) {
 	dialling := make(chan struct{})
-	w.net.dial = func(ctx context.Context, _ string) (net.Conn, error) {
+	w.net.dialWith(func(ctx context.Context, _ string) (net.Conn, error) {
 		close(dialling)
 		<-ctx.Done()
 		return nil, errors.New("cancelled")
-	}
+	})
 	addr, failed := w.guest.resolve("github.com"), make(chan error)
 	go func() { _, err := w.guest.dial(addr, 22); failed <- err }()
 	<-dialling

@@ -16,7 +16,7 @@ func TestRestOfTheRows(t *testing.T) {
 	for _, r := range []row{
 		{"D10_unrelated_records_pin_nothing", func(t *testing.T, w *world) {
 			w.net.serve(t, 443, echo)
-			w.net.answers["example.com"] = []netip.Addr{public, netip.MustParseAddr("6.6.6.6")}
+			w.net.answer("example.com", public, netip.MustParseAddr("6.6.6.6"))
 			w.guest.resolve("example.com")
 			if m := w.guest.ask("evil.test", dns.TypeA); m.Rcode != dns.RcodeNameError || len(m.Answer) > 0 {
 				t.Errorf("%v", m)
@@ -29,17 +29,17 @@ func TestRestOfTheRows(t *testing.T) {
 			w.quiet(t)
 		}},
 		{"D18_an_answer_that_does_not_parse", func(t *testing.T, w *world) {
-			w.net.lookup = func(context.Context, string) ([]netip.Addr, error) {
+			w.net.resolveWith(func(context.Context, string) ([]netip.Addr, error) {
 				return nil, errors.New("cannot unmarshal DNS message")
-			}
+			})
 			if m := w.guest.ask("example.com", dns.TypeA); m.Rcode != dns.RcodeServerFailure || len(m.Answer) > 0 {
 				t.Errorf("%v", m)
 			}
-			w.net.lookup = func(context.Context, string) ([]netip.Addr, error) { panic("a resolver that panics") }
+			w.net.resolveWith(func(context.Context, string) ([]netip.Addr, error) { panic("a resolver that panics") })
 			if m := w.guest.ask("www.allowed.test", dns.TypeA); len(m.Answer) > 0 {
 				t.Errorf("%v", m)
 			}
-			w.net.lookup = nil
+			w.net.resolveWith(nil)
 			w.guest.resolve("api.anthropic.com")
 		}},
 		{"P2_a_rule_for_SSH_leads_to_its_name_alone", func(t *testing.T, w *world) {

@@ -372,11 +372,11 @@ func TestPanicOverADNSAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked, release := make(chan struct{}), make(chan struct{})
-	w.net.lookup = func(context.Context, string) ([]netip.Addr, error) {
+	w.net.resolveWith(func(context.Context, string) ([]netip.Addr, error) {
 		close(asked)
 		<-release
 		return []netip.Addr{public}, nil
-	}
+	})
 	w.serveDatagram(query, func([]byte) { panic("over an answer") })
 	<-asked
 	answered := make(chan []byte, 1)

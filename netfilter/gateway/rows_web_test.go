@@ -85,7 +85,7 @@ func nameRows() []row {
 			w.SetPolicy(policy(t, "*.one.test", "**.all.test"))
 			refusedDNS(t, w, "one.test", dns.TypeA, dns.RcodeNameError)
 			refusedDNS(t, w, "a.b.one.test", dns.TypeA, dns.RcodeNameError)
-			w.net.lookup = func(context.Context, string) ([]netip.Addr, error) { return []netip.Addr{public}, nil }
+			w.net.resolveWith(func(context.Context, string) ([]netip.Addr, error) { return []netip.Addr{public}, nil })
 			for _, name := range []string{"a.one.test", "all.test", "a.b.all.test"} {
 				w.guest.resolve(name)
 			}
@@ -99,7 +99,7 @@ func nameRows() []row {
 			refusedDNS(t, w, "example\u3002com", dns.TypeA, dns.RcodeNameError)
 		}},
 		{"N16_address_in_a_name", func(t *testing.T, w *world) {
-			w.net.answers["10.0.0.1.allowed.test"] = []netip.Addr{netip.MustParseAddr("10.0.0.1")}
+			w.net.answer("10.0.0.1.allowed.test", netip.MustParseAddr("10.0.0.1"))
 			if m := w.guest.ask("10.0.0.1.allowed.test", dns.TypeA); m.Rcode != dns.RcodeNameError {
 				t.Errorf("%v", m)
 			}

@@ -55,7 +55,7 @@ func serveHTTP(t testing.TB, w *world, h http.Handler) {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
-	w.net.servers[80] = s.Listener.Addr().String()
+	w.net.listen(80, s.Listener.Addr().String())
 }
 
 // guestClient speaks HTTP over one connection of the guest.
