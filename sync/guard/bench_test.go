@@ -26,21 +26,34 @@ func BenchmarkEnds(b *testing.B) {
 	}
 }
 
-// BenchmarkMakeFile is what is asked when a guest makes a file.
+// BenchmarkMakeFile is what is asked when a guest makes a file, at first and again in the same folder.
 func BenchmarkMakeFile(b *testing.B) {
 	m, err := New(nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	mask, err := NewMask(nil)
-	if err != nil {
-		b.Fatal(err)
-	}
 	path := []string{"src", "internal", "deep", "file-12.go"}
-	name := path[len(path)-1]
-	for b.Loop() {
-		if PointerAt(path) != NoPointer || m.Protected(path) || Match(gitDir, name) || IsLock(path) || mask.Ends(name) {
-			b.Fatal("not an ordinary file")
+	folder, name := path[:len(path)-1], path[len(path)-1]
+	b.Run("asked", func(b *testing.B) {
+		for b.Loop() {
+			if PointerAt(path) != NoPointer || m.Protected(path) || Match(gitDir, name) || IsLock(path) {
+				b.Fatal("not an ordinary file")
+			}
 		}
-	}
+	})
+	b.Run("folder", func(b *testing.B) {
+		for b.Loop() {
+			if !m.Folder(folder).Ordinary(name) {
+				b.Fatal("not an ordinary file")
+			}
+		}
+	})
+	b.Run("ordinary", func(b *testing.B) {
+		f := m.Folder(folder)
+		for b.Loop() {
+			if !f.Ordinary(name) {
+				b.Fatal("not an ordinary file")
+			}
+		}
+	})
 }

@@ -15,8 +15,8 @@ import (
 
 // isConfig tells whether a name is that of a git configuration.
 func (t *Tree) isConfig(dir *node, name string) bool {
-	parts, err := t.below(dir, name)
-	return err == nil && t.opts.Guard.Vetted(parts)
+	at, err := t.below(dir, name)
+	return err == nil && !at.ordinary && t.opts.Guard.Vetted(at.parts)
 }
 
 // replaceConfig does what git does when it changes its configuration: config.lock becomes

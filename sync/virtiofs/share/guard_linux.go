@@ -15,21 +15,41 @@ import (
 // place is where a node is below its export's root now, as components. A folder's is remembered for a moment.
 func (t *Tree) place(n *node) ([]string, error) {
 	now, moves := time.Since(t.started), t.moves.Load()
-	if p := n.placed.Load(); p != nil && p.moves == moves && now-p.at <= placedFor {
+	if p := n.remembered(now, moves); p != nil {
 		return p.parts[:len(p.parts):len(p.parts)], nil
 	}
-	parts, err := t.findPlace(n, now)
-	if err == nil && n.is(unix.S_IFDIR) {
-		n.placed.Store(&placed{parts, moves, now})
+	return t.findPlace(n, now)
+}
+
+// folderPlace is place for a folder, with what guard says of it.
+func (t *Tree) folderPlace(dir *node) (*placed, error) {
+	now, moves := time.Since(t.started), t.moves.Load()
+	if p := dir.remembered(now, moves); p != nil {
+		return p, nil
 	}
-	return parts, err
+	parts, err := t.findPlace(dir, now)
+	if err != nil {
+		return nil, err
+	}
+	p := &placed{parts, t.opts.Guard.Folder(parts), moves, now}
+	dir.placed.Store(p)
+	return p, nil
 }
 
 // placed is where a folder was.
 type placed struct {
 	parts []string
+	guard guard.Folder
 	moves uint64        // of the guest's until then, as the tree counts them
 	at    time.Duration // since the tree was opened
+}
+
+// remembered is where a folder was a moment ago, nil if that does not count any more.
+func (n *node) remembered(now time.Duration, moves uint64) *placed {
+	if p := n.placed.Load(); p != nil && p.moves == moves && now-p.at <= placedFor {
+		return p
+	}
+	return nil
 }
 
 // placedFor is how long a folder counts as where it was, unless the guest moves one; in one that was removed nothing is
@@ -138,20 +158,37 @@ func (t *Tree) refuse(why string, e *export, parts []string) fuse.Status {
 	return fuse.EPERM
 }
 
+// spot is the place of a name in a folder.
+type spot struct {
+	parts    []string
+	ordinary bool // there is nothing to ask guard of it, see [guard.Folder.Ordinary]
+}
+
 // below is the place of a name in a folder.
-func (t *Tree) below(dir *node, name string) ([]string, error) {
-	parts, err := t.place(dir)
-	return append(parts[:len(parts):len(parts)], name), err
+func (t *Tree) below(dir *node, name string) (spot, error) {
+	p, err := t.folderPlace(dir)
+	if err != nil {
+		return spot{}, err
+	}
+	return spot{append(p.parts[:len(p.parts):len(p.parts)], name), p.guard.Ordinary(name)}, nil
 }
 
 // mayName tells whether the guest may make or remove a name in a folder. kind is what
 // would stand there: on the way to a protected path no link may, and nothing but a
 // folder may be called .git, because a file of that name points elsewhere (see mayCreate for those that may).
-// parts is the name's place, see below.
-func (t *Tree) mayName(dir *node, name string, parts []string, kind uint32) fuse.Status {
+func (t *Tree) mayName(dir *node, name string, at spot, kind uint32) fuse.Status {
 	if dir.export.ReadOnly {
 		return fuse.EROFS
 	}
+	if !at.ordinary {
+		if s := t.mayNameGuarded(dir, name, at.parts, kind); s != fuse.OK {
+			return s
+		}
+	}
+	return t.mayUnmask(dir, name, at.parts)
+}
+
+func (t *Tree) mayNameGuarded(dir *node, name string, parts []string, kind uint32) fuse.Status {
 	if s := t.allow(dir.export, parts); s != fuse.OK {
 		return s
 	}
@@ -161,19 +198,20 @@ func (t *Tree) mayName(dir *node, name string, parts []string, kind uint32) fuse
 	if t.othersLock(dir, name, parts) {
 		return t.refuse(locked, dir.export, parts)
 	}
-	return t.mayUnmask(dir, name, parts)
+	return fuse.OK
 }
 
 // mayRemove tells whether a name may go. A git configuration below the top goes with
 // the clone that the guest made there.
-func (t *Tree) mayRemove(dir *node, name string, parts []string) fuse.Status {
-	if !dir.export.ReadOnly && len(parts) > 2 && t.opts.Guard.Vetted(parts) {
+func (t *Tree) mayRemove(dir *node, name string, at spot) fuse.Status {
+	switch parts := at.parts; {
+	case dir.export.ReadOnly || at.ordinary:
+	case len(parts) > 2 && t.opts.Guard.Vetted(parts):
 		return t.allow(dir.export, parts[:len(parts)-1])
-	}
-	if guard.PointerAt(parts) != guard.NoPointer { // it goes with the worktree
+	case guard.PointerAt(parts) != guard.NoPointer: // it goes with the worktree
 		return t.mayPoint(dir, name, parts)
 	}
-	return t.mayName(dir, name, parts, unix.S_IFDIR)
+	return t.mayName(dir, name, at, unix.S_IFDIR)
 }
 
 // mayMove tells whether what stands at from/old may be moved to to/name, where no link may
@@ -201,13 +239,13 @@ func (t *Tree) mayMove(from *node, old string, to *node, name string) fuse.Statu
 	if t.masks(to, name) {
 		return fuse.EXDEV // what is copied was open to nobody
 	}
-	if kind == unix.S_IFLNK && guard.InDependencies(source) && !guard.InDependencies(target) {
+	if kind == unix.S_IFLNK && guard.InDependencies(source.parts) && !guard.InDependencies(target.parts) {
 		return fuse.EXDEV // see Symlink
 	}
 	if kind != unix.S_IFDIR {
 		return fuse.OK
 	}
-	return t.mayMoveFolder(from, old, source, target)
+	return t.mayMoveFolder(from, old, source.parts, target.parts)
 }
 
 func (t *Tree) mayMoveFolder(from *node, old string, source, target []string) fuse.Status {

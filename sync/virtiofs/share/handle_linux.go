@@ -16,7 +16,7 @@ type handle struct {
 	fd      int
 	export  *export // of a file that may be written to, for the journal
 	pointer guard.Pointer
-	dirty   atomic.Bool  // it was written to and not yet told
+	dirty   atomic.Bool  // it was written to and not yet told; set after the journal was told of the write
 	noted   atomic.Int64 // when its place was last noted as recent, in nanoseconds since 1970
 	holders atomic.Int64
 	mu      sync.Mutex // a folder's reading place
@@ -121,12 +121,14 @@ func (t *Tree) Rest() {
 	}
 }
 
-// Settle returns when the journal knows of all that the guest has closed, also of what a Rest is at.
+// Settle returns when the journal knows of all that the guest has written: what it closed, also of what a Rest is at, and
+// what it has open still.
 func (t *Tree) Settle() {
 	t.resting.Lock()
 	t.settleClosed()
 	t.resting.Unlock()
 	t.Rest() // for one that came meanwhile
+	t.settleOpen()
 }
 
 func (t *Tree) settleClosed() {
@@ -136,8 +138,38 @@ func (t *Tree) settleClosed() {
 	}
 }
 
+func (t *Tree) settleOpen() {
+	for _, h := range t.dirty() {
+		t.settle(h)
+		h.drop()
+	}
+}
+
+// dirty holds the open files that were written to and not yet told.
+func (t *Tree) dirty() (list []*handle) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, h := range t.handles {
+		if h.dirty.Load() {
+			h.holders.Add(1)
+			list = append(list, h)
+		}
+	}
+	return list
+}
+
+// resettle is how often files are settled that the guest writes to and keeps open: what came later is the guest's to
+// nobody if this process is killed.
+const resettle = time.Second
+
 // FlushJournal writes down what the journal still holds, see [journal.Writer.Lazily].
-func (t *Tree) FlushJournal() { t.opts.Journal.Flush() }
+func (t *Tree) FlushJournal() {
+	now, last := int64(time.Since(t.started)), t.settled.Load()
+	if now-last >= int64(resettle) && t.settled.CompareAndSwap(last, now) {
+		t.settleOpen()
+	}
+	t.opts.Journal.Flush()
+}
 
 // openFlags that a guest may ask for. O_DIRECT would demand alignment of its memory,
 // O_NOATIME ownership. O_APPEND is each write's own, see [Tree.Writev].
@@ -268,11 +300,11 @@ func (t *Tree) openedKnown(h *handle, out *fuse.CreateOut) fuse.Status {
 func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (*handle, *unix.Stat_t, fuse.Status) {
 	t.names.RLock()
 	defer t.names.RUnlock()
-	parts, err := t.below(dir, name)
+	at, err := t.below(dir, name)
 	if err != nil {
 		return nil, nil, status(err)
 	}
-	kind, s := t.mayCreate(dir, name, parts)
+	kind, s := t.mayCreate(dir, name, at)
 	if s != fuse.OK {
 		return nil, nil, s
 	}
@@ -281,7 +313,7 @@ func (t *Tree) createNew(dir *node, name string, in *fuse.CreateIn) (*handle, *u
 		access = access&^unix.O_ACCMODE | unix.O_WRONLY // see mask_linux.go
 	}
 	flags := int(access) | unix.O_CREAT | unix.O_EXCL | unix.O_NONBLOCK
-	e := t.entryAt(dir, name, parts)
+	e := t.entryAt(dir, name, at)
 	fd := -1
 	err = t.making(dir, name, func() (err error) {
 		fd, err = beneath(dir.fd, name, flags, in.Mode&0o777)

@@ -29,19 +29,19 @@ func (t *Tree) entryOf(dir *node, name string) entry {
 	if t.opts.Journal == nil {
 		return entry{}
 	}
-	parts, err := t.below(dir, name)
+	at, err := t.below(dir, name)
 	if err != nil {
 		return entry{}
 	}
-	return t.entryAt(dir, name, parts)
+	return t.entryAt(dir, name, at)
 }
 
 // entryAt is entryOf for a name whose place is known.
-func (t *Tree) entryAt(dir *node, name string, parts []string) entry {
+func (t *Tree) entryAt(dir *node, name string, at spot) entry {
 	if t.opts.Journal == nil {
 		return entry{}
 	}
-	return entry{at: t.at(dir.export, parts), src: journal.Source{FD: dir.fd, Name: name}, ok: true}
+	return entry{at: t.at(dir.export, at.parts), src: journal.Source{FD: dir.fd, Name: name}, ok: true}
 }
 
 // fileOf is a descriptor, for the journal; one without a name any more is nothing to keep.
@@ -147,8 +147,8 @@ func (t *Tree) changed(h *handle, f func() error) error {
 		h.noted.Store(now.UnixNano())
 	}
 	err := f()
-	h.dirty.Store(true)
 	t.opts.Journal.Wrote(journal.Source{FD: h.fd}, checkpoint)
+	h.dirty.Store(true)
 	return err
 }
 
@@ -156,7 +156,7 @@ func (t *Tree) changed(h *handle, f func() error) error {
 // the new one, for longer than that: recentFor.
 const renote = time.Second
 
-// settle writes down what the guest left in a file that it closes.
+// settle writes down what the guest left in a file that it closes, or has open.
 func (t *Tree) settle(h *handle) {
 	if h == nil || h.export == nil || !h.dirty.Swap(false) {
 		return

@@ -28,8 +28,8 @@ func (t *Tree) masks(dir *node, name string) bool {
 	if !t.opts.Mask.Ends(name) {
 		return false
 	}
-	parts, err := t.below(dir, name)
-	return err != nil || t.opts.Mask.Masked(parts)
+	at, err := t.below(dir, name)
+	return err != nil || t.opts.Mask.Masked(at.parts)
 }
 
 // mayUnmask tells whether a name may be made or removed as far as masks go: only where nothing stands.

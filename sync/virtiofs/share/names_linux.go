@@ -183,12 +183,12 @@ func (t *Tree) reportLink(id uint64, name string) {
 	if dir == nil {
 		return
 	}
-	parts, err := t.below(dir, name)
+	at, err := t.below(dir, name)
 	if err != nil {
 		return
 	}
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
-	fd, err := unix.Openat2(dir.export.fd, strings.Join(parts, "/"), &how)
+	fd, err := unix.Openat2(dir.export.fd, strings.Join(at.parts, "/"), &how)
 	if err == nil {
 		unix.Close(fd)
 	}
@@ -196,7 +196,7 @@ func (t *Tree) reportLink(id uint64, name string) {
 		return
 	}
 	if leftOut, ok := t.links.allow(time.Now()); ok {
-		t.opts.Log.Info("link that leads out of the folder", "export", dir.export.Name, "path", strings.Join(parts, "/"), "left_out", leftOut)
+		t.opts.Log.Info("link that leads out of the folder", "export", dir.export.Name, "path", strings.Join(at.parts, "/"), "left_out", leftOut)
 	}
 }
 
@@ -206,12 +206,12 @@ func (t *Tree) mayLinkPackages(id uint64, name string) fuse.Status {
 		return s
 	}
 	defer t.release(dir)
-	parts, err := t.below(dir, name)
+	at, err := t.below(dir, name)
 	if err != nil {
 		return status(err)
 	}
-	if !guard.InDependencies(parts) {
-		return t.refuse("link into a folder of packages refused", dir.export, parts)
+	if !guard.InDependencies(at.parts) {
+		return t.refuse("link into a folder of packages refused", dir.export, at.parts)
 	}
 	return fuse.OK
 }
@@ -225,20 +225,20 @@ func (t *Tree) make(id uint64, name string, kind uint32, out *fuse.EntryOut, f f
 	defer t.release(dir)
 	t.names.RLock()
 	defer t.names.RUnlock()
-	parts, err := t.below(dir, name)
+	at, err := t.below(dir, name)
 	if err != nil {
 		return status(err)
 	}
-	if s := t.mayName(dir, name, parts, kind); s != fuse.OK {
+	if s := t.mayName(dir, name, at, kind); s != fuse.OK {
 		return s
 	}
-	e := t.entryAt(dir, name, parts)
+	e := t.entryAt(dir, name, at)
 	if err := t.making(dir, name, func() error { return f(dir.fd) }); err != nil {
 		return status(err)
 	}
 	t.made(e, nil)
 	s = t.enter(dir, name, out)
-	if s == fuse.OK && kind != unix.S_IFREG && guard.IsLock(parts) {
+	if s == fuse.OK && kind != unix.S_IFREG && !at.ordinary && guard.IsLock(at.parts) {
 		t.own(out.NodeId, func(n *node) bool { return n.is(kind) }) // what git makes is a file
 	}
 	return s
@@ -292,14 +292,14 @@ func (t *Tree) remove(id uint64, name string, flags int) fuse.Status {
 	defer t.release(dir)
 	t.names.RLock()
 	defer t.names.RUnlock()
-	parts, err := t.below(dir, name)
+	at, err := t.below(dir, name)
 	if err != nil {
 		return status(err)
 	}
-	if s := t.mayRemove(dir, name, parts); s != fuse.OK {
+	if s := t.mayRemove(dir, name, at); s != fuse.OK {
 		return s
 	}
-	e := t.entryAt(dir, name, parts)
+	e := t.entryAt(dir, name, at)
 	if err := t.before(e); err != nil {
 		return status(err)
 	}

@@ -14,9 +14,6 @@ import (
 
 // mayPoint tells whether the guest may make or remove the pointer with the name, whose place is parts.
 func (t *Tree) mayPoint(dir *node, name string, parts []string) fuse.Status {
-	if dir.export.ReadOnly {
-		return fuse.EROFS
-	}
 	if s := t.allowPointer(dir.export, parts); s != fuse.OK {
 		return s
 	}
@@ -32,11 +29,13 @@ func (t *Tree) allowPointer(e *export, parts []string) fuse.Status {
 }
 
 // mayCreate tells whether the guest may make a regular file, and what it would be.
-func (t *Tree) mayCreate(dir *node, name string, parts []string) (guard.Pointer, fuse.Status) {
-	if kind := guard.PointerAt(parts); kind != guard.NoPointer {
-		return kind, t.mayPoint(dir, name, parts)
+func (t *Tree) mayCreate(dir *node, name string, at spot) (guard.Pointer, fuse.Status) {
+	if !at.ordinary && !dir.export.ReadOnly {
+		if kind := guard.PointerAt(at.parts); kind != guard.NoPointer {
+			return kind, t.mayPoint(dir, name, at.parts)
+		}
 	}
-	return guard.NoPointer, t.mayName(dir, name, parts, unix.S_IFREG)
+	return guard.NoPointer, t.mayName(dir, name, at, unix.S_IFREG)
 }
 
 // mayWrite tells whether the guest may open a file to write to it, and what it is.

@@ -57,6 +57,7 @@ type Tree struct {
 	shown              atomic.Int64 // bytes, see maxShown
 	closing            closing
 	resting            sync.RWMutex // held for reading by Rest, for writing by Settle
+	settled            atomic.Int64 // when open files were, in nanoseconds since started
 
 	// names: held for reading by what changes or makes something at a place, for writing
 	// by what moves places.
@@ -167,7 +168,7 @@ func (t *Tree) put(n *node) {
 
 // Reset forgets what a guest that went away knew. No other call may be in progress.
 func (t *Tree) Reset() {
-	t.Rest()
+	t.Settle()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for id, h := range t.handles {
