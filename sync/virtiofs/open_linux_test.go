@@ -4,8 +4,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sbx-vm/sbx/sync/journal"
 )
 
 // TestUndoOfAFileThatIsStillOpen: what the guest wrote is its own, also while it has the file open, and when another guest comes
@@ -33,5 +36,29 @@ func TestUndoOfAFileThatIsStillOpen(t *testing.T) {
 				t.Errorf("what the guest made is there: %v; %+v", err, report)
 			}
 		})
+	}
+}
+
+// TestJournalOfAFileThatStaysOpen: of what the guest goes on writing the log on the disk knows soon, for when the server is killed.
+func TestJournalOfAFileThatStaysOpen(t *testing.T) {
+	w, dir := journaled(t)
+	_, h, err := w.create(w.work, "log", unix.O_WRONLY, 0o100644)
+	w.check(err)
+	root, err := os.OpenRoot(w.dir)
+	w.check(err)
+	defer root.Close()
+	for until := time.Now().Add(20 * time.Second); ; {
+		w.check(w.writeAt(h, "x", 0))
+		time.Sleep(50 * time.Millisecond)
+		kept, err := journal.Read(dir, "work", 1)
+		w.check(err)
+		changes, err := kept.Changes(root)
+		w.check(err)
+		if len(changes) == 1 && !changes[0].ByHost {
+			return
+		}
+		if time.Now().After(until) {
+			t.Fatalf("%+v", changes)
+		}
 	}
 }
