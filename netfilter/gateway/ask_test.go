@@ -176,7 +176,7 @@ func promptFlood(t *testing.T, w *world) {
 	if len(waiting) > lookupBurst+50 {
 		t.Errorf("%d names were given addresses", len(waiting))
 	}
-	eventually(t, 5*time.Second, "some questions", func() bool { return len(w.Pending()) > 0 })
+	eventually(t, "some questions", func() bool { return len(w.Pending()) > 0 })
 	if n := len(w.Pending()); n > maxQuestions {
 		t.Errorf("%d questions", n)
 	}
@@ -243,13 +243,13 @@ func TestLiveListsWhatIsOpen(t *testing.T) {
 	c := w.guest.mustDial(w.guest.resolve("github.com"), 22)
 	echoes(t, c)
 	// The answer can be back before the bytes that went up are counted.
-	eventually(t, 5*time.Second, "the bytes sent", func() bool { l := w.Live(); return len(l) == 1 && l[0].BytesUp == 4 })
+	eventually(t, "the bytes sent", func() bool { l := w.Live(); return len(l) == 1 && l[0].BytesUp == 4 })
 	live := w.Live()
 	if len(live) != 1 || live[0].Name != "github.com" || live[0].Addr != public.String() || live[0].BytesUp != 4 || live[0].Rule != "github.com:22/tcp" {
 		t.Errorf("%+v", live)
 	}
 	c.Close()
-	eventually(t, 5*time.Second, "no connection", func() bool { return len(w.Live()) == 0 })
+	eventually(t, "no connection", func() bool { return len(w.Live()) == 0 })
 }
 
 func TestEntriesNameThePolicy(t *testing.T) {

@@ -119,7 +119,7 @@ func TestQueueIsBounded(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(2 * time.Second):
+	case <-time.After(patient):
 		t.Error("the sender outlives the link")
 	}
 }
@@ -137,7 +137,7 @@ func TestAuditOfAConnection(t *testing.T) {
 	c := w.guest.mustDial(w.guest.resolve("github.com"), 22)
 	roundTrip(t, c)
 	c.Close()
-	eventually(t, 3*time.Second, "the flow's end", func() bool {
+	eventually(t, "the flow's end", func() bool {
 		w.flows.mu.Lock()
 		defer w.flows.mu.Unlock()
 		return len(w.flows.open) == 0

@@ -122,7 +122,7 @@ func TestEndOfTheLinkEndsTheGateway(t *testing.T) {
 	w.guest.wire.Close()
 	select {
 	case <-w.Done():
-	case <-time.After(5 * time.Second):
+	case <-time.After(patient):
 		t.Fatal("the gateway lives on without a link")
 	}
 	if _, err := w.DialGuest(t.Context(), 22); err == nil {

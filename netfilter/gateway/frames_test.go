@@ -62,7 +62,7 @@ func arpRequest(sender netip.Addr, target netip.Addr) []byte {
 // dropped waits for the filter to have dropped n frames for the reason.
 func (w *world) dropped(t testing.TB, reason dropped, n uint64) {
 	t.Helper()
-	eventually(t, 2*time.Second, "a dropped frame: "+reason.String(), func() bool { return w.Drops()[reason.String()] >= n })
+	eventually(t, "a dropped frame: "+reason.String(), func() bool { return w.Drops()[reason.String()] >= n })
 }
 
 // hears waits for a frame from the gateway that is as wanted.

@@ -319,9 +319,15 @@ func (gu *guest) close() {
 	gu.stack.Destroy()
 }
 
+// Limits that tell what happens from what does not, also on a machine that does much else: nothing here measures speed.
+const (
+	patient = 30 * time.Second
+	soon    = 10 * time.Second // less than what any other end of a connection takes
+)
+
 // dial connects the guest to an address, within a limit.
 func (gu *guest) dial(addr netip.Addr, port uint16) (*gonet.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
 	defer cancel()
 	return gonet.DialContextTCP(ctx, gu.stack, tcpip.FullAddress{NIC: nicID, Addr: fromAddr(addr), Port: port}, ipv4.ProtocolNumber)
 }
@@ -333,7 +339,7 @@ func (gu *guest) mustDial(addr netip.Addr, port uint16) *gonet.TCPConn {
 		gu.t.Fatalf("dial %v:%d: %v", addr, port, err)
 	}
 	gu.t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(8 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patient))
 	return c
 }
 
@@ -344,7 +350,7 @@ func (gu *guest) udp(addr netip.Addr, port uint16, payload []byte) ([]byte, erro
 		return nil, err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(7 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patient))
 	if _, err := c.Write(payload); err != nil {
 		return nil, err
 	}
@@ -400,11 +406,11 @@ func (gu *guest) text(name string, port uint16, words string) (string, error) {
 }
 
 // eventually waits for a condition, because verdicts travel.
-func eventually(t testing.TB, limit time.Duration, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(limit); !ok(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(patient); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", limit, what)
+			t.Fatalf("not within %v: %s", patient, what)
 		}
 	}
 }
@@ -412,7 +418,7 @@ func eventually(t testing.TB, limit time.Duration, what string, ok func() bool) 
 // deniedFor waits for a refusal with the reason and gives it.
 func (w *world) deniedFor(t testing.TB, reason string) {
 	t.Helper()
-	eventually(t, 2*time.Second, fmt.Sprintf("a denial for %q; have %v", reason, w.Denials(time.Time{})), func() bool {
+	eventually(t, fmt.Sprintf("a denial for %q; have %v", reason, w.Denials(time.Time{})), func() bool {
 		for _, e := range w.Denials(time.Time{}) {
 			if e.Reason == reason || strings.HasPrefix(e.Reason, reason+":") {
 				return true

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,12 +45,11 @@ func dnsRows() []row {
 			}
 		}},
 		{"D3_labels_under_an_allowed_wildcard", func(t *testing.T, w *world) {
+			start := time.Now()
 			for i := range lookupBurst + 100 {
 				w.guest.ask(fmt.Sprintf("x%d.allowed.test", i), dns.TypeA)
 			}
-			if n := len(w.net.questions()); n > lookupBurst+5*lookupRate {
-				t.Errorf("%d names went upstream", n)
-			}
+			w.boundedLookups(t, start)
 		}},
 		{"D4_NULL", func(t *testing.T, w *world) { refusedDNS(t, w, "x.example.com", dns.TypeNULL, dns.RcodeRefused) }},
 		{"D5_other_types", func(t *testing.T, w *world) {
@@ -165,6 +165,7 @@ func compressionLoops(t *testing.T, w *world) {
 func queryFlood(t *testing.T, w *world) {
 	w.net.serve(t, 22, echo)
 	c := w.guest.mustDial(w.guest.resolve("github.com"), 22)
+	start := time.Now()
 	for i := range 20_000 {
 		q := new(dns.Msg).SetQuestion(fmt.Sprintf("q%d.%s.", i, [2]string{"evil.test", "allowed.test"}[i%2]), dns.TypeA)
 		b, _ := q.Pack()
@@ -176,29 +177,40 @@ func queryFlood(t *testing.T, w *world) {
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 		t.Errorf("a connection beside the flood: %v", err)
 	}
-	if n := len(w.net.questions()); n > 1+lookupBurst+20*lookupRate {
-		t.Errorf("%d names went upstream", n)
+	w.boundedLookups(t, start)
+}
+
+// boundedLookups asserts that no more names went upstream since start than the limit lets through, whatever time it took.
+func (w *world) boundedLookups(t *testing.T, start time.Time) {
+	t.Helper()
+	if n, most := len(w.net.questions()), lookupBurst+lookupRate*(2+int(time.Since(start).Seconds())); n > most {
+		t.Errorf("%d names went upstream, more than %d", n, most)
 	}
 }
 
 func slowUpstream(t *testing.T, w *world) {
+	asked := make(chan struct{})
+	var over atomic.Bool
 	w.net.resolveWith(func(ctx context.Context, name string) ([]netip.Addr, error) {
 		if name == "example.com" {
+			close(asked)
 			<-ctx.Done()
+			over.Store(true)
 			return nil, ctx.Err()
 		}
 		return []netip.Addr{public}, nil
 	})
 	start, done := time.Now(), make(chan int)
 	go func() { done <- w.guest.ask("example.com", dns.TypeA).Rcode }()
+	<-asked
 	w.guest.resolve("github.com")
-	if took := time.Since(start); took > 800*time.Millisecond {
-		t.Errorf("another name took %v", took)
+	if over.Load() {
+		t.Error("another name waited for the slow one")
 	}
 	if rcode := <-done; rcode != dns.RcodeServerFailure {
 		t.Errorf("rcode %d", rcode)
 	}
-	if took := time.Since(start); took > 3*time.Second {
+	if took := time.Since(start); took > soon {
 		t.Errorf("SERVFAIL after %v", took)
 	}
 }
@@ -242,7 +254,7 @@ func bypassRows() []row {
 				c.Close()
 				t.Error("connected")
 			}
-			if took := time.Since(start); took > time.Second {
+			if took := time.Since(start); took > soon {
 				t.Errorf("refused after %v", took)
 			}
 			w.deniedFor(t, reason)
@@ -253,8 +265,8 @@ func bypassRows() []row {
 		return func(t *testing.T, w *world) {
 			w.guest.inject(ipFrame(protoUDP, addr, udpPacket(40000, port, []byte("datagram"))))
 			unreachable := isICMP(3)
-			if !w.guest.hears(time.Second, func(f []byte) bool { return unreachable(f) && f[35] == 3 && addr4(f[26:30]) == addr }) {
-				t.Error("no port unreachable within a second")
+			if !w.guest.hears(soon, func(f []byte) bool { return unreachable(f) && f[35] == 3 && addr4(f[26:30]) == addr }) {
+				t.Error("no port unreachable")
 			}
 			w.deniedFor(t, reasonUDP)
 		}
