@@ -227,13 +227,6 @@ func (h *handler) Slow(in [][]byte) bool {
 	return false
 }
 
-// Rest implements [vhostuser.Device].
-func (h *handler) Rest() {
-	h.gate.RLock()
-	defer h.gate.RUnlock()
-	h.tree.Rest()
-}
-
 // Flush implements [vhostuser.Device].
 func (h *handler) Flush() { h.tree.FlushJournal() }
 

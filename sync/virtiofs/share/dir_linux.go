@@ -72,7 +72,7 @@ func (t *Tree) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 		}
 		h.fd, h.dir.fd = fd, fd
 	}
-	id, ok := t.addHandle(h)
+	id, ok := t.addHandle(h, in.NodeId)
 	if !ok {
 		h.drop()
 		return fuse.Status(unix.ENFILE)

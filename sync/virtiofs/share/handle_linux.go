@@ -15,6 +15,7 @@ import (
 type handle struct {
 	fd      int
 	export  *export // of a file that may be written to, for the journal
+	node    *node   // of such a file, held until it is closed; nil where the guest did not know it any more
 	pointer guard.Pointer
 	dirty   atomic.Bool  // it was written to and not yet told; set after the journal was told of the write
 	noted   atomic.Int64 // when its place was last noted as recent, in nanoseconds since 1970
@@ -60,84 +61,76 @@ func (t *Tree) file(id uint64) *handle {
 	return h
 }
 
-func (t *Tree) addHandle(h *handle) (uint64, bool) {
+// addHandle enters an open file or folder, of the node with the number.
+func (t *Tree) addHandle(h *handle, node uint64) (uint64, bool) {
 	h.holders.Store(1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.full() {
 		return 0, false
 	}
+	if n := t.nodes[node]; n != nil && h.export != nil {
+		n.holders++
+		h.node = n
+	}
 	t.lastID++
 	t.handles[t.lastID] = h
 	return t.lastID, true
 }
 
+// closeHandle closes an open file or folder. What the guest left in a file is noted a moment later, with that in others.
 func (t *Tree) closeHandle(id uint64) {
 	t.mu.Lock()
 	h := t.handles[id]
 	delete(t.handles, id)
+	noted := h != nil && (!h.dirty.Load() || t.settleLater(h.node))
 	t.mu.Unlock()
-	switch {
-	case h == nil:
-	case h.dirty.Load() && t.closing.add(h):
-	default:
-		t.settle(h)
-		h.drop()
+	if h == nil {
+		return
 	}
+	if !noted {
+		t.settle(h)
+	}
+	t.release(h.node)
+	h.drop()
 }
 
-// closing are files that the guest has closed and whose end is not in the journal yet. The guest waits for no answer to
-// that, but for one to what it asks next.
-type closing struct {
-	mu   sync.Mutex
-	list []*handle
-}
+// maxClosed bounds the files that are closed and not in the journal yet, and what they hold.
+const maxClosed = 128
 
-// maxClosing bounds the descriptors that they hold.
-const maxClosing = 32
-
-func (c *closing) add(h *handle) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.list) >= maxClosing {
+// settleLater has a file settled with others, unless there are too many; the caller holds mu.
+func (t *Tree) settleLater(n *node) bool {
+	if n == nil || len(t.closed) >= maxClosed && !t.closed[n] {
 		return false
 	}
-	c.list = append(c.list, h)
+	if !t.closed[n] {
+		n.holders++
+		t.closed[n] = true
+	}
 	return true
 }
 
-func (c *closing) take() (list []*handle) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	list, c.list = c.list, nil
-	return list
-}
-
-// Rest does what no answer depends on.
-func (t *Tree) Rest() {
-	if t.resting.TryRLock() { // else Settle does it
-		t.settleClosed()
-		t.resting.RUnlock()
-	}
-}
-
-// Settle returns when the journal knows of all that the guest has written: what it closed, also of what a Rest is at, and
-// what it has open still.
+// Settle returns when the journal knows of all that the guest has written, to files that it has open too.
 func (t *Tree) Settle() {
-	t.resting.Lock()
+	t.settling.Lock() // what another has taken is to be settled too
+	defer t.settling.Unlock()
 	t.settleClosed()
-	t.resting.Unlock()
-	t.Rest() // for one that came meanwhile
 	t.settleOpen()
 }
 
+// settleClosed is for who holds settling.
 func (t *Tree) settleClosed() {
-	for _, h := range t.closing.take() {
-		t.settle(h)
-		h.drop()
+	t.mu.Lock()
+	list := t.closed
+	t.closed = map[*node]bool{}
+	t.mu.Unlock()
+	for n := range list {
+		t.settleFile(n.export, n.fd)
+		t.release(n)
 	}
 }
 
+// settleOpen is for who holds settling.
 func (t *Tree) settleOpen() {
 	for _, h := range t.dirty() {
 		t.settle(h)
@@ -162,12 +155,15 @@ func (t *Tree) dirty() (list []*handle) {
 // nobody if this process is killed.
 const resettle = time.Second
 
-// FlushJournal writes down what the journal still holds, see [journal.Writer.Lazily].
+// FlushJournal writes down what the guest left and what the journal still holds, see [journal.Writer.Lazily].
 func (t *Tree) FlushJournal() {
-	now, last := int64(time.Since(t.started)), t.settled.Load()
-	if now-last >= int64(resettle) && t.settled.CompareAndSwap(last, now) {
+	t.settling.Lock()
+	t.settleClosed()
+	if now := time.Now(); now.Sub(t.settled) >= resettle {
+		t.settled = now
 		t.settleOpen()
 	}
+	t.settling.Unlock()
 	t.opts.Journal.Flush()
 }
 
@@ -226,7 +222,7 @@ func (t *Tree) open(n *node, flags uint32, out *fuse.OpenOut) fuse.Status {
 	if err := t.openRight(h, n, int(flags&openFlags)); err != nil {
 		return status(err)
 	}
-	return t.opened(h, out)
+	return t.opened(h, n.id, out)
 }
 
 // openRight opens the file for a handle, or what is left of a masked one.
@@ -240,9 +236,9 @@ func (t *Tree) openRight(h *handle, n *node, flags int) (err error) {
 	return err
 }
 
-// opened enters a handle whose descriptor is open.
-func (t *Tree) opened(h *handle, out *fuse.OpenOut) fuse.Status {
-	id, ok := t.addHandle(h)
+// opened enters a handle of the node with the number, whose descriptor is open.
+func (t *Tree) opened(h *handle, node uint64, out *fuse.OpenOut) fuse.Status {
+	id, ok := t.addHandle(h, node)
 	if !ok {
 		h.drop()
 		return fuse.Status(unix.ENFILE)
@@ -289,7 +285,7 @@ func (t *Tree) enterMade(e *export, fd int, st *unix.Stat_t, masked bool, out *f
 
 // openedKnown opens for a guest that was just told of the node, or takes that back.
 func (t *Tree) openedKnown(h *handle, out *fuse.CreateOut) fuse.Status {
-	s := t.opened(h, &out.OpenOut)
+	s := t.opened(h, out.NodeId, &out.OpenOut)
 	if s != fuse.OK {
 		t.Forget(out.NodeId, 1)
 	}

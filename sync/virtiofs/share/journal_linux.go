@@ -158,12 +158,15 @@ const renote = time.Second
 
 // settle writes down what the guest left in a file that it closes, or has open.
 func (t *Tree) settle(h *handle) {
-	if h == nil || h.export == nil || !h.dirty.Swap(false) {
-		return
+	if h.export != nil && h.dirty.Swap(false) {
+		t.settleFile(h.export, h.fd)
 	}
+}
+
+func (t *Tree) settleFile(of *export, fd int) {
 	t.names.RLock()
 	defer t.names.RUnlock()
-	if e := t.fileOf(h.export, h.fd); e.ok {
+	if e := t.fileOf(of, fd); e.ok {
 		t.note(e)
 		t.opts.Journal.Closed(e.at, e.st)
 	}

@@ -225,6 +225,7 @@ func (t *Tree) loadHandle(s savedHandle) {
 		}
 		if s.Export >= 0 && s.Export < len(t.exports) && !s.Dir && writes(uint32(s.Flags)) {
 			h.export = t.exports[s.Export].export
+			t.holdNode(h)
 		}
 	} else if !s.Dir {
 		return
@@ -239,6 +240,18 @@ func (t *Tree) loadHandle(s savedHandle) {
 	}
 	h.holders.Store(1)
 	t.handles[s.ID] = h
+}
+
+// holdNode gives a handle the node of its file, if the guest knows that; the caller holds mu.
+func (t *Tree) holdNode(h *handle) {
+	st, err := stat(h.fd)
+	if err != nil {
+		return
+	}
+	if n := t.byKey[keyOf(h.export.index, st)]; n != nil {
+		n.holders++
+		h.node = n
+	}
 }
 
 // reopenAt opens what a handle stood for, by the rules that hold now: what became protected or masked since is

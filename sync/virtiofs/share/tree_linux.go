@@ -55,9 +55,8 @@ type Tree struct {
 	refusals, links    limiter
 	recent             recent
 	shown              atomic.Int64 // bytes, see maxShown
-	closing            closing
-	resting            sync.RWMutex // held for reading by Rest, for writing by Settle
-	settled            atomic.Int64 // when open files were, in nanoseconds since started
+	settling           sync.Mutex   // held by who tells the journal of what the guest left
+	settled            time.Time    // when open files were; guarded by settling
 
 	// names: held for reading by what changes or makes something at a place, for writing
 	// by what moves places.
@@ -68,6 +67,7 @@ type Tree struct {
 	nodes   map[uint64]*node
 	byKey   map[key]*node
 	handles map[uint64]*handle
+	closed  map[*node]bool // held: files that the guest wrote to, and that are not settled yet
 	devices map[uint64]uint64
 	lastID  uint64
 	exports []*node
@@ -110,7 +110,7 @@ func Open(o Options) (*Tree, error) {
 	}
 	t := &Tree{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(), opts: o, self: self, started: time.Now(), lastID: rootID,
-		nodes: map[uint64]*node{}, byKey: map[key]*node{}, handles: map[uint64]*handle{}, devices: map[uint64]uint64{},
+		nodes: map[uint64]*node{}, byKey: map[key]*node{}, handles: map[uint64]*handle{}, closed: map[*node]bool{}, devices: map[uint64]uint64{},
 	}
 	for i, e := range o.Exports {
 		if err := t.addExport(i, e); err != nil {
@@ -173,6 +173,9 @@ func (t *Tree) Reset() {
 	defer t.mu.Unlock()
 	for id, h := range t.handles {
 		delete(t.handles, id)
+		if h.node != nil {
+			t.letGo(h.node)
+		}
 		h.drop()
 	}
 	for _, n := range t.nodes {

@@ -12,7 +12,6 @@ import (
 type Device interface {
 	Handle(in, out [][]byte) int // see [Handler]
 	Slow(in [][]byte) bool       // see [Slow]
-	Rest()                       // see [Rest]
 	Flush()                      // see [Flush]
 	Save(w io.Writer) error
 	Load(r io.Reader) error
@@ -25,10 +24,6 @@ type Handler func(in, out [][]byte) int
 
 // Slow tells of a request that may take long, by what the guest sent and may still change: a hint.
 type Slow func(in [][]byte) bool
-
-// Rest is called when answers are with the guest and no request waits, or many were served: for what no answer depends on.
-// It may be called by several goroutines at once, and while requests are handled.
-type Rest func()
 
 // Flush is called a moment after requests were served, while others may be, from a goroutine of its own: for what may wait
 // so long, and costs less when it is done for many requests at once.

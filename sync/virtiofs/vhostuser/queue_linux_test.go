@@ -26,7 +26,7 @@ func testQueue(t *testing.T, handle Handler) (*queue, *memory) {
 	binary.LittleEndian.PutUint32(mem[testAvail:], 1<<16)
 	const user = 0x7000_0000
 	q := &queue{
-		log: slog.New(slog.DiscardHandler), handle: handle, reader: newReader(func() {}, func() {}), num: 4, enabled: true,
+		log: slog.New(slog.DiscardHandler), handle: handle, reader: newReader(func() {}), num: 4, enabled: true,
 		addr: ringAddr{desc: user + testDesc, avail: user + testAvail, used: user + testUsed},
 	}
 	newKick(t, q)
@@ -100,49 +100,6 @@ func eventually(t *testing.T, what string, is func() bool) {
 			t.Fatal(what)
 		}
 	}
-}
-
-// TestRestThatHangs: what comes after an answer holds up no request that comes then.
-func TestRestThatHangs(t *testing.T) {
-	t.Parallel()
-	leave := make(chan struct{})
-	q, m := testQueue(t, func(_, _ [][]byte) int { return 0 })
-	var rests atomic.Int64
-	q.reader.rest = func() {
-		if rests.Add(1) == 1 {
-			<-leave
-		}
-	}
-	if err := q.start(m, false); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "no rest", func() bool { return rests.Load() > 0 })
-	offer(q, m, 1)
-	eventually(t, "the second request has no answer", func() bool { return used(m) == 2 })
-	close(leave)
-	q.close()
-}
-
-// TestRestAfterACrowd: requests that had goroutines of their own have a rest after them too.
-func TestRestAfterACrowd(t *testing.T) {
-	t.Parallel()
-	leave := make(chan struct{})
-	var handled, rested atomic.Int64
-	q, m := testQueue(t, func(_, _ [][]byte) int {
-		<-leave
-		handled.Add(1)
-		return 0
-	})
-	q.slow = func([][]byte) bool { return true }
-	q.reader.rest = func() { rested.Store(handled.Load()) }
-	offer(q, m, 3)
-	if err := q.start(m, false); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(2 * (sleepsFor + 2) * holdUp) // all sleep: nobody comes to look by himself
-	close(leave)
-	eventually(t, "no rest after the last", func() bool { return rested.Load() == 4 })
-	q.close()
 }
 
 // TestFlushAfterRequests: what waits is written down soon after a request, also after one that ends when all sleep.

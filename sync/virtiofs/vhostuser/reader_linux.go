@@ -14,7 +14,6 @@ import (
 // another thread costs more than most of them take. Those that have a crowd behind them, and those that may take long,
 // have a goroutine each. One that holds the reader up nevertheless makes the watchdog begin another reader, see [watchdog].
 type reader struct {
-	rest  Rest
 	flush Flush
 
 	mu     sync.Mutex // guards changes of runs
@@ -23,8 +22,8 @@ type reader struct {
 	closed atomic.Bool
 	ended  chan struct{} // closed when the last reading goroutine has ended
 
-	did      atomic.Int64 // the number of what the reader does itself: serve a request, or rest; 0: nothing
-	numbers  atomic.Int64 // how often it did something itself
+	did      atomic.Int64 // the number of the request that the reader serves itself; 0: none
+	numbers  atomic.Int64 // of requests that it served itself
 	served   atomic.Int64 // requests that were served
 	deposed  atomic.Int64 // goroutines that were deposed and did not end yet
 	flushing atomic.Bool  // a flush is under way
@@ -33,8 +32,8 @@ type reader struct {
 	rouse    chan struct{}
 }
 
-func newReader(rest Rest, flush Flush) *reader {
-	r := &reader{rest: rest, flush: flush, ended: make(chan struct{}), rouse: make(chan struct{}, 1)}
+func newReader(flush Flush) *reader {
+	r := &reader{flush: flush, ended: make(chan struct{}), rouse: make(chan struct{}, 1)}
 	r.runs.Store(&[]*run{})
 	return r
 }
@@ -99,7 +98,7 @@ func (r *reader) close() {
 func (r *reader) read() {
 	for {
 		again, mine := r.round()
-		if !mine || !r.itself(r.rest) {
+		if !mine {
 			r.deposed.Add(-1)
 			return
 		}
@@ -187,7 +186,6 @@ func (r *reader) serveApart(run *run, head uint16, c *chain) {
 		}()
 		defer run.end()
 		run.answer(head, c)
-		r.rest() // the reader's may have been before
 		r.served.Add(1)
 		r.wake()
 	}()
@@ -198,18 +196,11 @@ func (r *reader) serveItself(run *run, head uint16, c *chain) bool {
 	if r.calm.Load() {
 		r.calm.Store(false)
 	}
-	return r.itself(func() {
-		defer run.end()
-		run.answer(head, c)
-		r.served.Add(1)
-	})
-}
-
-// itself has the reader do what may hold it up, and tells whether this goroutine reads still.
-func (r *reader) itself(f func()) bool {
 	number := r.numbers.Add(1)
 	r.did.Store(number)
 	r.wake()
-	f()
+	run.answer(head, c)
+	r.served.Add(1)
+	run.end()
 	return r.did.CompareAndSwap(number, 0)
 }

@@ -52,7 +52,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, device Device, log *slog.Log
 	s := &session{conn: conn, log: log, device: device}
 	for i := range s.queues {
 		if i != 1 { // the high-priority queue has little to do: it shares the first request queue's
-			s.readers = append(s.readers, newReader(device.Rest, device.Flush))
+			s.readers = append(s.readers, newReader(device.Flush))
 		}
 		s.queues[i] = &queue{handle: device.Handle, slow: device.Slow, reader: s.readers[len(s.readers)-1], log: log.With("queue", i)}
 	}

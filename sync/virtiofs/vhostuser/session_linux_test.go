@@ -20,7 +20,6 @@ type idle struct{}
 
 func (idle) Handle(_, _ [][]byte) int { return 0 }
 func (idle) Slow([][]byte) bool       { return false }
-func (idle) Rest()                    {}
 func (idle) Flush()                   {}
 func (idle) Save(w io.Writer) error   { _, err := w.Write([]byte("idle")); return err }
 func (idle) Load(r io.Reader) error {
