@@ -114,7 +114,7 @@ func FuzzRing(f *testing.F) {
 			}
 			_ = new(chain).parse(m, r.desc, head)
 			r.push(head, 1)
-			r.wantKick()
+			r.wantKick(0)
 		}
 	})
 }

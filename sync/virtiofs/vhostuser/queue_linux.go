@@ -44,6 +44,9 @@ type queue struct {
 	slow   Slow
 	reader *reader
 	chains chains
+	// patient: nobody waits for these requests. They are served and handed back many at once, or when the guest is calm:
+	// a kick, and an interrupt, costs the guest more than to serve one.
+	patient bool
 
 	// Set by the session, between runs.
 	num     uint16
@@ -105,6 +108,7 @@ func (q *queue) stop() {
 	if !run.drain() {
 		q.log.Warn("requests did not end, their answers are dropped", "waited", Drain)
 	}
+	run.interruptLate()
 	q.mu.Lock()
 	q.base = run.ring.nextAvail
 	q.run, q.failed = nil, false
@@ -130,8 +134,9 @@ func (q *queue) answer(r *run, head uint16, written int) {
 	if q.run != r {
 		return
 	}
-	if r.ring.push(head, uint32(written)) && q.call != nil {
-		q.call.add()
+	r.ring.push(head, uint32(written))
+	if r.owed++; r.owed >= r.batch() {
+		r.interrupt()
 	}
 }
 

@@ -57,7 +57,12 @@ func (r *reader) add(one *run) error {
 		return err
 	}
 	one.ring.mem.hold()
-	r.change(func(list []*run) []*run { return append(list, one) })
+	r.change(func(list []*run) []*run {
+		if one.q.patient { // after those that somebody waits for
+			return append(list, one)
+		}
+		return append([]*run{one}, list...)
+	})
 	r.bell.ring()
 	return nil
 }
@@ -132,7 +137,7 @@ func (r *reader) round() (again, mine bool) {
 // missed asks the guest for kicks and tells whether there is something to be done first.
 func (r *reader) missed() (is bool) {
 	for _, run := range *r.runs.Load() {
-		is = run.wantKick() || is
+		is = run.wantKick(r.calm.Load()) || is
 	}
 	return is
 }
@@ -148,13 +153,14 @@ func (r *reader) failed(err error) {
 const (
 	// crowd is so many requests that it pays to wake other threads.
 	crowd = 4
-	// turn is how many requests of a ring are begun before another ring's.
-	turn = 64
+	// turn is how many requests of a ring are begun before another ring's, patientTurn of one that nobody waits for.
+	turn        = 64
+	patientTurn = 8
 )
 
 // serve begins requests of a ring; for the results see round.
 func (r *reader) serve(run *run) (again, mine bool) {
-	for range turn {
+	for range run.turn() {
 		head, c, behind, err := run.next()
 		if err != nil {
 			r.drop(run, err)
@@ -165,13 +171,20 @@ func (r *reader) serve(run *run) (again, mine bool) {
 		}
 		run.begin()
 		switch {
-		case behind >= crowd || run.q.slow != nil && run.q.slow(c.in):
+		case behind >= crowd && !run.q.patient || run.q.slow != nil && run.q.slow(c.in):
 			r.serveApart(run, head, c)
 		case !r.serveItself(run, head, c):
 			return false, false
 		}
 	}
 	return true, true
+}
+
+func (r *run) turn() int {
+	if r.q.patient {
+		return patientTurn
+	}
+	return turn
 }
 
 // serveApart serves a request of a run that is not full in a goroutine of its own.

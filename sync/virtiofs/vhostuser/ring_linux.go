@@ -76,23 +76,26 @@ func (r *ring) pop() (head uint16, ok bool, err error) {
 // waiting is how many more the guest made available; a guest that counts wrongly is found out by pop.
 func (r *ring) waiting() int { return int(uint16(atomic.LoadUint32(word(r.avail))>>16) - r.nextAvail) }
 
-// wantKick asks the guest to notify of the next entry and tells whether one came in the meantime.
-func (r *ring) wantKick() (missed bool) {
+// wantKick asks the guest to notify of the next entry after so many, where it can, and tells whether that came in the meantime.
+func (r *ring) wantKick(after uint16) (missed bool) {
 	if r.eventIdx {
-		*half(r.used, 4+8*int(r.num)) = r.nextAvail
+		*half(r.used, 4+8*int(r.num)) = r.nextAvail + after
 	}
 	r.fence()
-	return r.waiting() > 0
+	return r.waiting() > int(after)
 }
 
-// push hands a chain back, with the number of bytes written to it, and tells whether
-// the guest wants to be interrupted for it.
-func (r *ring) push(head uint16, written uint32) (interrupt bool) {
+// push hands a chain back, with the number of bytes written to it.
+func (r *ring) push(head uint16, written uint32) {
 	at := 4 + 8*int(r.nUsed%r.num)
 	*(*uint32)(unsafe.Pointer(&r.used[at])) = uint32(head)
 	*(*uint32)(unsafe.Pointer(&r.used[at+4])) = written
 	r.nUsed++
 	atomic.StoreUint32(word(r.used), uint32(r.nUsed)<<16) // flags 0: we want kicks
+}
+
+// due tells whether the guest wants to be interrupted for what was handed back since it was.
+func (r *ring) due() (interrupt bool) {
 	r.fence()
 	if !r.eventIdx {
 		return atomic.LoadUint32(word(r.avail))&1 == 0

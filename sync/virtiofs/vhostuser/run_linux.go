@@ -12,6 +12,7 @@ type run struct {
 	ring    *ring
 	kick    *event         // the guest's: the run's own descriptor of it, which the reader closes
 	stopped bool           // guarded by the queue's mu
+	owed    uint16         // requests handed back without a thought of an interrupt; guarded by the queue's mu
 	left    chan struct{}  // closed when the reader has let go of the run
 	slots   chan struct{}  // requests in goroutines of their own
 	flight  sync.WaitGroup // all requests
@@ -84,12 +85,41 @@ func (r *run) next() (head uint16, c *chain, behind int, err error) {
 	return head, c, r.ring.waiting(), nil
 }
 
-// wantKick asks the guest for kicks. It tells whether there is something to be done first; not in a run that is full, which
-// rings when it has room again.
-func (r *run) wantKick() (missed bool) {
+// wantKick asks the guest for kicks; calm tells that nobody looks at the ring without one. It tells whether there is something
+// to be done first; not in a run that is full, which rings when it has room again.
+func (r *run) wantKick(calm bool) (missed bool) {
 	r.q.mu.Lock()
 	defer r.q.mu.Unlock()
-	return r.stopped || r.ring.wantKick() && !r.full()
+	after := r.batch() - 1
+	if calm {
+		after = 0
+	}
+	return r.stopped || r.ring.wantKick(after) && !r.full()
+}
+
+// batch is how many requests are taken off, and handed back, at once.
+func (r *run) batch() uint16 {
+	if r.q.patient {
+		return max(1, r.ring.num/4)
+	}
+	return 1
+}
+
+// interrupt tells the guest of requests that were handed back; the caller holds the queue's mu.
+func (r *run) interrupt() {
+	r.owed = 0
+	if r.ring.due() && r.q.call != nil {
+		r.q.call.add()
+	}
+}
+
+// interruptLate is interrupt for what was handed back so far, if anything was.
+func (r *run) interruptLate() {
+	r.q.mu.Lock()
+	defer r.q.mu.Unlock()
+	if r.q.run == r && r.owed > 0 {
+		r.interrupt()
+	}
 }
 
 // full tells whether no further request may be in flight. The reader takes none then, and looks after other rings.

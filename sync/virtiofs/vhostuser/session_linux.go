@@ -51,10 +51,10 @@ type session struct {
 func Serve(ctx context.Context, conn *net.UnixConn, device Device, log *slog.Logger) error {
 	s := &session{conn: conn, log: log, device: device}
 	for i := range s.queues {
-		if i != 1 { // the high-priority queue has little to do: it shares the first request queue's
+		if i != 1 { // the high-priority queue, of forgets, has little to do: it shares the first request queue's
 			s.readers = append(s.readers, newReader(device.Flush))
 		}
-		s.queues[i] = &queue{handle: device.Handle, slow: device.Slow, reader: s.readers[len(s.readers)-1], log: log.With("queue", i)}
+		s.queues[i] = &queue{handle: device.Handle, slow: device.Slow, reader: s.readers[len(s.readers)-1], log: log.With("queue", i), patient: i == 0}
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer s.close()

@@ -48,6 +48,9 @@ func (w *watchdog) look() {
 	}
 	w.did, w.served = did, served
 	w.flush(served)
+	for _, run := range *w.r.runs.Load() {
+		run.interruptLate()
+	}
 	if w.quiet == 1 {
 		w.r.calm.Store(true)
 		w.r.bell.ring()
