@@ -46,7 +46,7 @@ func runMountGuest(args []string) error {
 		do   func() error
 		cold bool // nothing is remembered of what was there
 	}{
-		{"create", m.create, false}, {"stat", m.stat, true}, {"read", m.read, true}, {"delete", m.remove, true},
+		{"create", m.create, true}, {"stat", m.stat, true}, {"read", m.read, true}, {"delete", m.remove, true},
 		{"", m.writeLarge, false}, // the guest's memory for it takes from half a second to one, whoever serves
 		{"seqwrite", m.writeLarge, false}, {"seqread", m.readLarge, true}, {"randread", m.randomRead, true}, {"randwrite", m.randomWrite, true},
 		{"", m.gitStatus, false}, {"gitstatus", m.gitStatus, true}, {"untar", m.untar, false}, {"rmtree", m.removeTree, true},

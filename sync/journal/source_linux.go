@@ -16,15 +16,13 @@ type Source struct {
 
 func (s Source) stat() (unix.Stat_t, error) {
 	var st unix.Stat_t
-	err := retry(func() error { return unix.Fstatat(s.FD, s.Name, &st, unix.AT_SYMLINK_NOFOLLOW|emptyPath(s.Name)) })
+	err := retry(func() error {
+		if s.Name == "" {
+			return unix.Fstat(s.FD, &st)
+		}
+		return unix.Fstatat(s.FD, s.Name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	})
 	return st, err
-}
-
-func emptyPath(name string) int {
-	if name == "" {
-		return unix.AT_EMPTY_PATH
-	}
-	return 0
 }
 
 // open opens a regular file for reading, which does not show in its times where the file is ours.

@@ -83,12 +83,19 @@ func TestW39_FilesThatCannotBeRead(t *testing.T) {
 	r.flush(t)
 	for _, dir := range []string{r.host, r.guest} {
 		side := filepath.Base(dir)
-		write(t, dir, side+"-closed", "secret")
+		closed, err := os.OpenFile(filepath.Join(dir, side+"-closed"), os.O_CREATE|os.O_WRONLY, 0) // at no time can it be read
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := closed.WriteString("secret"); err != nil {
+			t.Fatal(err)
+		}
+		closed.Close()
 		write(t, dir, side+"-nox/f", "1")
 		write(t, dir, side+"-later", "2")
 		t.Cleanup(func() { os.Chmod(filepath.Join(dir, side+"-nox"), 0o755) })
 		t.Cleanup(func() { os.Chmod(filepath.Join(dir, side+"-both"), 0o755) })
-		for name, mode := range map[string]os.FileMode{"-closed": 0, "-nox": 0o644, "-both": 0} {
+		for name, mode := range map[string]os.FileMode{"-nox": 0o644, "-both": 0} {
 			if err := os.Chmod(filepath.Join(dir, side+name), mode); err != nil {
 				t.Fatal(err)
 			}

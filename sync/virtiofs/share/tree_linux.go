@@ -255,7 +255,7 @@ func validName(name string) bool {
 
 func stat(fd int) (*unix.Stat_t, error) {
 	var st unix.Stat_t
-	if err := retry(func() error { return unix.Fstatat(fd, "", &st, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
+	if err := retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
 		return nil, err
 	}
 	return &st, nil
