@@ -1,11 +1,14 @@
 package virtiofs
 
 import (
+	"encoding/binary"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/sbx-vm/sbx/sync/journal"
@@ -59,6 +62,27 @@ func TestJournalOfAFileThatStaysOpen(t *testing.T) {
 		}
 		if time.Now().After(until) {
 			t.Fatalf("%+v", changes)
+		}
+	}
+}
+
+// TestFilesThatAreOnlyWritten: they alone are written past the guest's cache; one that can be mapped or read is not.
+func TestFilesThatAreOnlyWritten(t *testing.T) {
+	w := newWorld(t)
+	for i, c := range []struct {
+		flags  uint32
+		direct bool
+	}{{unix.O_WRONLY, true}, {unix.O_WRONLY | unix.O_APPEND, true}, {unix.O_RDWR, false}, {unix.O_RDONLY, false}} {
+		file := fmt.Sprint("f", i)
+		made, err := w.fuse(35, w.work, words(c.flags, 0o100644, 0, 0), name(file))
+		w.check(err)
+		node := binary.NativeEndian.Uint64(made)
+		opened, err := w.fuse(14, node, words(c.flags, 0))
+		w.check(err)
+		for what, out := range map[string][]byte{"made": made[128:], "opened": opened} {
+			if got := binary.NativeEndian.Uint32(out[8:])&fuse.FOPEN_DIRECT_IO != 0; got != c.direct {
+				t.Errorf("flags %#o, %s: direct %v", c.flags, what, got)
+			}
 		}
 	}
 }

@@ -222,7 +222,7 @@ func (t *Tree) open(n *node, flags uint32, out *fuse.OpenOut) fuse.Status {
 	if err := t.openRight(h, n, int(flags&openFlags)); err != nil {
 		return status(err)
 	}
-	return t.opened(h, n.id, out)
+	return t.opened(h, n.id, flags, out)
 }
 
 // openRight opens the file for a handle, or what is left of a masked one.
@@ -236,14 +236,19 @@ func (t *Tree) openRight(h *handle, n *node, flags int) (err error) {
 	return err
 }
 
-// opened enters a handle of the node with the number, whose descriptor is open.
-func (t *Tree) opened(h *handle, node uint64, out *fuse.OpenOut) fuse.Status {
+// opened enters a handle of the node with the number, whose descriptor is open. What the guest opened with flags to write to
+// alone it writes past its cache, where nobody would find the pages: each open to read asks for them anew. Its kernel asks for
+// no attribute then, whether the file had privileges to take away, which for a new file costs as much as to make it.
+func (t *Tree) opened(h *handle, node uint64, flags uint32, out *fuse.OpenOut) fuse.Status {
 	id, ok := t.addHandle(h, node)
 	if !ok {
 		h.drop()
 		return fuse.Status(unix.ENFILE)
 	}
 	out.Fh = id
+	if h.export != nil && flags&unix.O_ACCMODE == unix.O_WRONLY {
+		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
+	}
 	return fuse.OK
 }
 
@@ -271,7 +276,7 @@ func (t *Tree) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fu
 			return err == nil && keyOf(n.export.index, st) == n.key
 		})
 	}
-	return t.openedKnown(h, out)
+	return t.openedKnown(h, in.Flags, out)
 }
 
 // enterMade counts the guest's knowledge of a file that was just made, by its descriptor, of which st tells.
@@ -284,8 +289,8 @@ func (t *Tree) enterMade(e *export, fd int, st *unix.Stat_t, masked bool, out *f
 }
 
 // openedKnown opens for a guest that was just told of the node, or takes that back.
-func (t *Tree) openedKnown(h *handle, out *fuse.CreateOut) fuse.Status {
-	s := t.opened(h, out.NodeId, &out.OpenOut)
+func (t *Tree) openedKnown(h *handle, flags uint32, out *fuse.CreateOut) fuse.Status {
+	s := t.opened(h, out.NodeId, flags, &out.OpenOut)
 	if s != fuse.OK {
 		t.Forget(out.NodeId, 1)
 	}
@@ -385,7 +390,7 @@ func (t *Tree) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut
 		unix.Close(fd)
 		return s
 	}
-	return t.openedKnown(newHandle(fd, dir.export, in.Flags, guard.NoPointer), out)
+	return t.openedKnown(newHandle(fd, dir.export, in.Flags, guard.NoPointer), in.Flags, out)
 }
 
 // Flush implements fuse.RawFileSystem. ENOSYS tells the guest's kernel, once, that a close needs no word of ours: it
