@@ -65,8 +65,39 @@ if not pid: os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
 `
 
+// besideMapped is a process that writes to a file, not to its memory, by a descriptor that does not read: what is mapped of the
+// file, and what others have open, shows that at once, and keeps what was written to the memory of the same page.
+const besideMapped = `
+import mmap, os
+with open("beside", "wb") as f: f.truncate(8192)
+reader = os.open("beside", os.O_RDONLY); os.pread(reader, 8192, 0)
+memory = mmap.mmap(os.open("beside", os.O_RDWR), 8192)
+memory[0:6] = b"memory"
+writer = os.open("beside", os.O_WRONLY)
+for i in range(200):
+    memory[4090:4096] = b"%06d" % i
+    word = b"written %04d" % i
+    assert os.pwrite(writer, word, 4000) == len(word)
+    assert memory[4000:4000 + len(word)] == word, memory[4000:4020]
+    assert os.pread(reader, len(word), 4000) == word, os.pread(reader, 20, 4000)
+    assert memory[0:6] == b"memory" and memory[4090:4096] == b"%06d" % i, (memory[0:6], memory[4090:4096])
+appender = os.open("beside", os.O_WRONLY | os.O_APPEND)
+os.write(appender, b"end"); os.write(appender, b"!")
+assert os.pread(reader, 10, 8192) == b"end!" and os.fstat(reader).st_size == 8196
+memory.flush()
+source = os.open("/bin/sh", os.O_RDONLY); size = os.fstat(source).st_size
+copy = os.open("copied", os.O_WRONLY | os.O_CREAT)
+while os.lseek(copy, 0, os.SEEK_CUR) < size: assert os.sendfile(copy, source, None, 1 << 16) > 0
+assert open("copied", "rb").read() == open("/bin/sh", "rb").read()
+`
+
 // testMapped: the host sees what processes wrote to memory that they share.
 func testMapped(t *testing.T, w *world) {
+	w.write(t, "beside.py", besideMapped)
+	w.ok(t, "exec", "--", "python3", "beside.py")
+	if got := w.read(t, "beside"); len(got) != 8196 || got[:6] != "memory" || got[4000:4012] != "written 0199" || got[4090:4096] != "000199" || got[8192:] != "end!" {
+		t.Errorf("beside a mapping %d bytes were written: %q, %q", len(got), got[:6], got[4000:4096])
+	}
 	w.write(t, "mapped.py", mappedWriters)
 	w.ok(t, "exec", "--", "python3", "mapped.py")
 	data := w.read(t, "mapped")

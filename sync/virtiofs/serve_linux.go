@@ -186,7 +186,7 @@ func newHandler(tree *share.Tree) *handler {
 		MaxBackground: 64,
 		Logger:        log.New(io.Discard, "", 0), // a guest's bad requests are its own affair
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO |
-			fuse.CAP_HANDLE_KILLPRIV_V2,
+			fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP, // the last for files that are only written
 		DisabledCapabilities: fuse.CAP_PASSTHROUGH | fuse.CAP_ALLOW_IDMAP | fuse.CAP_NO_OPEN_SUPPORT,
 	}
 	return &handler{tree: tree, server: fuse.NewProtocolServer(tree, options)}
