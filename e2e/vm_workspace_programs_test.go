@@ -95,8 +95,14 @@ assert open("copied", "rb").read() == open("/bin/sh", "rb").read()
 func testMapped(t *testing.T, w *world) {
 	w.write(t, "beside.py", besideMapped)
 	w.ok(t, "exec", "--", "python3", "beside.py")
-	if got := w.read(t, "beside"); len(got) != 8196 || got[:6] != "memory" || got[4000:4012] != "written 0199" || got[4090:4096] != "000199" || got[8192:] != "end!" {
-		t.Errorf("beside a mapping %d bytes were written: %q, %q", len(got), got[:6], got[4000:4096])
+	got := w.read(t, "beside")
+	if len(got) != 8196 {
+		t.Fatalf("%d bytes were written beside a mapping", len(got))
+	}
+	for at, want := range map[int]string{0: "memory", 4000: "written 0199", 4090: "000199", 8192: "end!"} {
+		if is := got[at : at+len(want)]; is != want {
+			t.Errorf("beside a mapping, at %d: %q, want %q", at, is, want)
+		}
 	}
 	w.write(t, "mapped.py", mappedWriters)
 	w.ok(t, "exec", "--", "python3", "mapped.py")
