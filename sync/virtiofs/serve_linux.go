@@ -151,6 +151,7 @@ func prepareProcess() error {
 
 // Opcodes and sizes of FUSE's protocol (linux/fuse.h) that decide how a request is read.
 const (
+	opRead          = 15
 	opWrite         = 16
 	opFsync         = 20
 	opInit          = 26
@@ -218,11 +219,14 @@ func (h *handler) Handle(in, out [][]byte) int {
 	return n
 }
 
-// Slow implements [vhostuser.Device]: what waits for the host's disk, or copies without end.
-func (h *handler) Slow(in [][]byte) bool {
+// Slow implements [vhostuser.Device]: what waits for the host's disk, or copies without end; in a crowd what moves data. To wake
+// a thread for a look at a name costs more than the look.
+func (h *handler) Slow(in [][]byte, crowd bool) bool {
 	switch opcodeOf(in) {
 	case opFsync, opFsyncDir, opFallocate, opCopyFileRange, opSyncFS:
 		return true
+	case opRead, opWrite:
+		return crowd
 	}
 	return false
 }

@@ -10,9 +10,9 @@ import (
 // Device is what is served. Save and Load move what the guest relies on through a restart of the machine:
 // they are called while no ring runs, Load before any request.
 type Device interface {
-	Handle(in, out [][]byte) int // see [Handler]
-	Slow(in [][]byte) bool       // see [Slow]
-	Flush()                      // see [Flush]
+	Handle(in, out [][]byte) int       // see [Handler]
+	Slow(in [][]byte, crowd bool) bool // see [Slow]
+	Flush()                            // see [Flush]
 	Save(w io.Writer) error
 	Load(r io.Reader) error
 }
@@ -22,8 +22,9 @@ type Device interface {
 // number of bytes written to out, from its beginning. It is called from many goroutines.
 type Handler func(in, out [][]byte) int
 
-// Slow tells of a request that may take long, by what the guest sent and may still change: a hint.
-type Slow func(in [][]byte) bool
+// Slow tells of a request that another thread is worth to be woken for, by what the guest sent and may still change: a hint.
+// crowd tells that many wait behind it, which would be served at the same time then.
+type Slow func(in [][]byte, crowd bool) bool
 
 // Flush is called a moment after requests were served, while others may be, from a goroutine of its own: for what may wait
 // so long, and costs less when it is done for many requests at once.

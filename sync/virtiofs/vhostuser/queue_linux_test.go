@@ -114,7 +114,7 @@ func TestFlushAfterRequests(t *testing.T) {
 		handled.Add(1)
 		return 0
 	})
-	q.slow = func([][]byte) bool { return handled.Load() == 1 }
+	q.slow = func([][]byte, bool) bool { return handled.Load() == 1 }
 	q.reader.flush = func() { flushed.Store(handled.Load()) }
 	if err := q.start(m, false); err != nil {
 		t.Fatal(err)
@@ -202,7 +202,7 @@ func TestFullRing(t *testing.T) {
 		<-leave
 		return 0
 	})
-	full.slow = func([][]byte) bool { return true }
+	full.slow = func([][]byte, bool) bool { return true }
 	other, otherMemory := testQueue(t, func(_, _ [][]byte) int { return 0 })
 	other.reader = full.reader
 	if err := full.start(m, false); err != nil {

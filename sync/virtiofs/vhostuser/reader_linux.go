@@ -151,7 +151,7 @@ func (r *reader) failed(err error) {
 }
 
 const (
-	// crowd is so many requests that it pays to wake other threads.
+	// crowd is so many requests that it pays to wake other threads for some.
 	crowd = 4
 	// turn is how many requests of a ring are begun before another ring's, patientTurn of one that nobody waits for.
 	turn        = 64
@@ -171,7 +171,7 @@ func (r *reader) serve(run *run) (again, mine bool) {
 		}
 		run.begin()
 		switch {
-		case behind >= crowd && !run.q.patient || run.q.slow != nil && run.q.slow(c.in):
+		case run.q.slow != nil && run.q.slow(c.in, behind >= crowd):
 			r.serveApart(run, head, c)
 		case !r.serveItself(run, head, c):
 			return false, false

@@ -19,7 +19,7 @@ import (
 type idle struct{}
 
 func (idle) Handle(_, _ [][]byte) int { return 0 }
-func (idle) Slow([][]byte) bool       { return false }
+func (idle) Slow([][]byte, bool) bool { return false }
 func (idle) Flush()                   {}
 func (idle) Save(w io.Writer) error   { _, err := w.Write([]byte("idle")); return err }
 func (idle) Load(r io.Reader) error {
