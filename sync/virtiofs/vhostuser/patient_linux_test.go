@@ -15,14 +15,7 @@ func patientQueue(t *testing.T) (*queue, *memory, *event) {
 	t.Helper()
 	q, m := testQueue(t, func(_, _ [][]byte) int { return 0 })
 	q.num, q.patient = 16, true
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		t.Fatal(err)
-	}
-	call, err := newEvent(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
+	call := eventfd(t)
 	q.setCall(call)
 	return q, m, call
 }

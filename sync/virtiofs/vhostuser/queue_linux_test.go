@@ -36,15 +36,20 @@ func testQueue(t *testing.T, handle Handler) (*queue, *memory) {
 
 func newKick(t *testing.T, q *queue) {
 	t.Helper()
+	q.setKick(eventfd(t))
+}
+
+func eventfd(t *testing.T) *event {
+	t.Helper()
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := newEvent(fd)
+	e, err := newEvent(fd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	q.setKick(f)
+	return e
 }
 
 func used(m *memory) uint16 {
