@@ -11,7 +11,8 @@ import (
 // reader serves rings, one or a few that are seldom busy at the same time.
 //
 // It is one goroutine, which waits for the guest's kicks in a system call of its own and serves requests by itself: to wake
-// another thread costs more than most of them take. Those that the device calls slow have a goroutine each. One that holds the reader up nevertheless makes the watchdog begin another reader, see [watchdog].
+// another thread costs more than most of them take. Those that the device calls slow have a goroutine each. One
+// that holds the reader up nevertheless makes the watchdog begin another reader, see [watchdog].
 type reader struct {
 	flush Flush
 
