@@ -100,9 +100,9 @@ func (w *Writer) BeforeMeta(at Place, src Source, st *unix.Stat_t) (own bool, er
 	defer w.mu.Unlock()
 	key, now := at.key(), stateOf(st, src)
 	_, known := w.seen[key]
-	l, ok := w.left[fileID{st.Dev, st.Ino}]
-	own = ok && l.same(now)
-	if known && !own && now.Kind != Dir || ok && !own {
+	l := w.left[fileID{st.Dev, st.Ino}]
+	own = l.is(now)
+	if known && !own && now.Kind != Dir || l != nil && !own {
 		return true, w.before(at, src)
 	}
 	if was, ok := w.meta[key]; !known && (!ok || !was.is(now)) && len(w.meta) < maxPaths {

@@ -39,7 +39,7 @@ type Writer struct {
 	seen   map[string]seen   // by place: recorded since the checkpoint, as what
 	users  int               // of these, what was the user's: the guest's own names take no room from it
 	meta   map[string]seen   // by place: only mode and times were recorded, as they are since
-	left   map[fileID]left   // what the guest left, by inode
+	left   map[fileID]*left  // what the guest left, by inode; an entry stays, see Held
 	names  map[fileID]record // of files with more names than one: what was recorded first
 	data   int               // contents of this checkpoint
 	used   int64             // bytes of all checkpoints
@@ -71,6 +71,9 @@ type left struct {
 	checkpoint int
 }
 
+// is tells whether a file is as the guest left it; of nil nothing is known.
+func (l *left) is(now State) bool { return l != nil && l.same(now) }
+
 // Place is where something is: an export's name and components below it.
 type Place struct {
 	Export string
@@ -90,7 +93,7 @@ func OpenUndo(dir string, limits Limits, label string, log *slog.Logger) (*Write
 }
 
 func open(dir string, limits Limits, label string, undo bool, log *slog.Logger) (*Writer, error) {
-	w := &Writer{dir: dir, limits: limits.orDefaults(), undo: undo, log: log, left: map[fileID]left{}}
+	w := &Writer{dir: dir, limits: limits.orDefaults(), undo: undo, log: log, left: map[fileID]*left{}}
 	if _, err := w.Checkpoint(label); err != nil {
 		return nil, err
 	}
@@ -185,11 +188,11 @@ func (w *Writer) before(at Place, src Source) error {
 	key := at.key()
 	was, known := w.seen[key]
 	now := stateOf(&st, src)
-	own, ok := w.left[fileID{st.Dev, st.Ino}]
-	if known && (now.Kind == Dir || ok && own.same(now) || was.is(now)) {
+	own := w.left[fileID{st.Dev, st.Ino}].is(now)
+	if known && (now.Kind == Dir || own || was.is(now)) {
 		return nil // the guest's own work since the checkpoint, or what was recorded when nothing came of it
 	}
-	r := record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: now, Guest: ok && own.same(now)}
+	r := record{Op: opOld, Export: at.Export, Path: []byte(at.Path), State: now, Guest: own}
 	id := fileID{st.Dev, st.Ino}
 	if first, ok := w.names[id]; ok && !known && r.Guest { // by another name the guest changed it before
 		r.State, r.Data, r.Lost, r.Guest = first.State, first.Data, first.Lost, first.Guest
@@ -332,15 +335,28 @@ func (w *Writer) makeRoom(size int64) bool {
 	return true
 }
 
-// noteLeft writes down what the guest left. The caller holds the lock.
-func (w *Writer) noteLeft(at Place, id fileID, now State) {
-	if len(w.left) < maxPaths {
-		l := left{State: now}
-		if _, known := w.seen[at.key()]; known {
-			l.checkpoint = w.id // a checkpoint may have begun since Before
+// leave remembers what the guest left, in the entry that there is. It gives that; nil if there are too many. The caller
+// holds the lock.
+func (w *Writer) leave(id fileID, now left) *left {
+	l := w.left[id]
+	if l == nil {
+		if len(w.left) >= maxPaths {
+			return nil
 		}
+		l = &left{}
 		w.left[id] = l
 	}
+	*l = now
+	return l
+}
+
+// noteLeft writes down what the guest left. The caller holds the lock.
+func (w *Writer) noteLeft(at Place, id fileID, now State) {
+	l := left{State: now}
+	if _, known := w.seen[at.key()]; known {
+		l.checkpoint = w.id // a checkpoint may have begun since Before
+	}
+	w.leave(id, l)
 	w.note(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: now})
 }
 
@@ -390,11 +406,11 @@ func (w *Writer) Closed(at Place, st *unix.Stat_t) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	id := fileID{st.Dev, st.Ino}
-	was, ok := w.left[id]
-	if !ok { // there were too many to remember
-		was.State = stateOf(st, Source{})
+	now := stateOf(st, Source{}) // where there were too many to remember
+	if was := w.left[id]; was != nil {
+		now = was.State
 	}
-	w.noteLeft(at, id, was.State)
+	w.noteLeft(at, id, now)
 }
 
 // AfterGone is After for what was removed: what stands there by now is another's.
@@ -409,37 +425,6 @@ func (w *Writer) AfterGone(at Place) {
 
 func (w *Writer) noteGone(at Place) {
 	w.note(record{Op: opLeft, Export: at.Export, Path: []byte(at.Path), State: State{Kind: None}})
-}
-
-// Wrote is After for a file that is written to again and again: it is noted now, and told with After when it is closed. checkpoint is
-// what Own gave before the change was recorded: another may have begun since.
-func (w *Writer) Wrote(src Source, checkpoint int) {
-	if w == nil {
-		return
-	}
-	st, err := src.stat()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err == nil && len(w.left) < maxPaths {
-		w.left[fileID{st.Dev, st.Ino}] = left{stateOf(&st, src), checkpoint}
-	}
-}
-
-// Own tells whether a file is as the guest left it, and recorded, in this checkpoint, so that Before has nothing to
-// record. It gives the checkpoint's number, for Wrote.
-func (w *Writer) Own(src Source) (checkpoint int, own bool) {
-	if w == nil {
-		return 0, true
-	}
-	st, err := src.stat()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err != nil {
-		return w.id, false
-	}
-	l, ok := w.left[fileID{st.Dev, st.Ino}]
-	ok = ok && st.Nlink == 1 // else another of its names may be the one recorded
-	return w.id, ok && l.checkpoint == w.id && l.same(stateOf(&st, src))
 }
 
 // keeper lets an undo use a writer: the undo is then a checkpoint like any other.

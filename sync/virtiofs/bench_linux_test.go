@@ -14,8 +14,9 @@ import (
 
 // called is a handler without a machine: what a request costs the file server itself.
 type called struct {
-	b *testing.B
-	h *handler
+	b   *testing.B
+	h   *handler
+	out []byte // the last answer's place
 }
 
 func newCalled(b *testing.B, kept bool) called {
@@ -37,18 +38,17 @@ func newCalled(b *testing.B, kept bool) called {
 	for i := range 100 {
 		os.WriteFile(filepath.Join(cfg.Exports[0].Path, fmt.Sprint("old", i)), make([]byte, 1000), 0o644)
 	}
-	c := called{b, newHandler(tree)}
+	c := called{b, newHandler(tree), make([]byte, 8192)}
 	c.do(request(26, 0, words(7, 38, 1<<20, ^uint32(0), 0), make([]byte, 44)))
 	return c
 }
 
 func (c called) do(request []byte) []byte {
-	out := make([]byte, 8192)
-	n := c.h.Handle([][]byte{request}, [][]byte{out})
-	if n >= 8 && int32(binary.NativeEndian.Uint32(out[4:])) != 0 {
-		c.b.Fatalf("opcode %d: %d", binary.NativeEndian.Uint32(request[4:]), int32(binary.NativeEndian.Uint32(out[4:])))
+	n := c.h.Handle([][]byte{request}, [][]byte{c.out})
+	if n >= 8 && int32(binary.NativeEndian.Uint32(c.out[4:])) != 0 {
+		c.b.Fatalf("opcode %d: %d", binary.NativeEndian.Uint32(request[4:]), int32(binary.NativeEndian.Uint32(c.out[4:])))
 	}
-	return out
+	return c.out
 }
 
 // BenchmarkHandle is the work of whole operations of a program, request by request.
@@ -85,6 +85,26 @@ func BenchmarkHandle(b *testing.B) {
 				fh := binary.NativeEndian.Uint64(out[16:])
 				c.do(request(15, node, pack(fh, 0), words(4096, 0), pack(0), words(0, 0)))
 				c.do(request(18, node, pack(fh), words(0, 0), pack(0)))
+			}
+		})
+		b.Run(fmt.Sprintf("write/journal=%v", kept), func(b *testing.B) {
+			c, content := newCalled(b, kept), make([]byte, 4096)
+			out := c.do(request(35, work, words(unix.O_RDWR, 0o644, 0, 0), name("random")))
+			node, fh := binary.NativeEndian.Uint64(out[16:]), binary.NativeEndian.Uint64(out[16+128:])
+			ask := request(16, node, pack(fh, 0), words(4096, 0), pack(0), words(unix.O_RDWR, 0), content)
+			for i := 0; b.Loop(); i++ {
+				binary.NativeEndian.PutUint64(ask[inHeaderSize+8:], uint64(i)*7919%4096*4096)
+				c.do(ask)
+			}
+		})
+		b.Run(fmt.Sprintf("lookup/journal=%v", kept), func(b *testing.B) {
+			c := newCalled(b, kept)
+			asks := make([][]byte, 100)
+			for i := range asks {
+				asks[i] = request(1, work, name(fmt.Sprint("old", i)))
+			}
+			for i := 0; b.Loop(); i++ {
+				c.do(asks[i%len(asks)])
 			}
 		})
 	}

@@ -293,15 +293,29 @@ func private(in [][]byte) ([][]byte, bool) {
 	if size > maxPlain {
 		return nil, false
 	}
-	head := make([]byte, size)
-	rest := take(head, in)
+	// One allocation for most: a write's header and the pieces of its data behind it, or the whole.
+	c := &copied{}
+	head := c.head[:0]
+	if size > cap(head) {
+		head = make([]byte, 0, size)
+	}
+	head = head[:size]
+	rest := take(c.parts[:1], head, in)
 	if binary.NativeEndian.Uint32(head[4:]) != opWrite {
-		return [][]byte{head}, len(rest) == 0 // else the guest made another request of it meanwhile
+		c.parts[0] = head
+		return c.parts[:1], len(rest) == 1 // else the guest made another request of it meanwhile
 	}
+	rest[0] = head
 	if size > writeInSize {
-		head, rest = head[:writeInSize], [][]byte{head[writeInSize:]}
+		return [][]byte{head[:writeInSize], head[writeInSize:]}, true
 	}
-	return append([][]byte{head}, rest...), true
+	return rest, true
+}
+
+// copied is memory for a request.
+type copied struct {
+	head  [writeInSize]byte
+	parts [4][]byte
 }
 
 // opcodeOf is what the guest asks for at this moment; it may change that. 0 is nothing.
@@ -312,17 +326,16 @@ func opcodeOf(in [][]byte) uint32 {
 	return binary.NativeEndian.Uint32(in[0][4:])
 }
 
-// take fills dst from the front of the slices and returns what is left of them.
-func take(dst []byte, in [][]byte) [][]byte {
-	for len(dst) > 0 && len(in) > 0 {
-		n := copy(dst, in[0])
+// take fills dst from the front of in and adds what is left of that to rest.
+func take(rest [][]byte, dst []byte, in [][]byte) [][]byte {
+	for _, b := range in {
+		n := copy(dst, b)
 		dst = dst[n:]
-		if n < len(in[0]) {
-			return append([][]byte{in[0][n:]}, in[1:]...)
+		if n < len(b) {
+			rest = append(rest, b[n:])
 		}
-		in = in[1:]
 	}
-	return in
+	return rest
 }
 
 // refuse answers EIO to what could not be parsed, if there is room for it.

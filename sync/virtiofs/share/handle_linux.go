@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sbx-vm/sbx/sync/guard"
+	"github.com/sbx-vm/sbx/sync/journal"
 )
 
 // handle is an open file or folder of the guest's. The table counts as one holder.
@@ -18,6 +19,7 @@ type handle struct {
 	node    *node   // of such a file, held until it is closed; nil where the guest did not know it any more
 	pointer guard.Pointer
 	dirty   atomic.Bool  // it was written to and not yet told; set after the journal was told of the write
+	held    journal.Held // of a file that is written to
 	noted   atomic.Int64 // when its place was last noted as recent, in nanoseconds since 1970
 	holders atomic.Int64
 	mu      sync.Mutex // a folder's reading place
