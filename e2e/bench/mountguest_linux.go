@@ -41,30 +41,50 @@ func runMountGuest(args []string) error {
 	if err := os.Mkdir(m.dir, 0o755); err != nil {
 		return err
 	}
-	for _, one := range []struct {
-		name string
-		do   func() error
-		cold bool // nothing is remembered of what was there
-	}{
-		{"create", m.create, true}, {"stat", m.stat, true}, {"read", m.read, true}, {"delete", m.remove, true},
-		{"", m.writeLarge, false}, // the guest's memory for it takes from half a second to one, whoever serves
-		{"seqwrite", m.writeLarge, false}, {"seqread", m.readLarge, true}, {"randread", m.randomRead, true}, {"randwrite", m.randomWrite, true},
-		{"", m.gitStatus, false}, {"gitstatus", m.gitStatus, true}, {"untar", m.untar, false}, {"rmtree", m.removeTree, true},
+	// Large reads and writes are the least of three: the guest's own work on its memory takes up to as long again, whoever serves,
+	// while the server waits.
+	for _, one := range []mountPart{
+		{"create", m.create, true, 1}, {"stat", m.stat, true, 1}, {"read", m.read, true, 1}, {"delete", m.remove, true, 1},
+		{"", m.writeLarge, false, 1}, {"seqwrite", m.writeLarge, false, 3}, {"seqread", m.readLarge, true, 3},
+		{"randread", m.randomRead, true, 1}, {"randwrite", m.randomWrite, true, 1},
+		{"", m.gitStatus, false, 1}, {"gitstatus", m.gitStatus, true, 1}, {"untar", m.untar, false, 1}, {"rmtree", m.removeTree, true, 1},
 	} {
-		if one.cold {
-			if err := forget(); err != nil {
-				return err
-			}
-		}
-		start := time.Now()
-		if err := one.do(); err != nil {
+		took, err := one.least()
+		if err != nil {
 			return fmt.Errorf("%s: %w", one.name, err)
 		}
 		if one.name != "" {
-			m.took[one.name] = millis(time.Since(start))
+			m.took[one.name] = millis(took)
 		}
 	}
 	return json.NewEncoder(os.Stdout).Encode(m.took)
+}
+
+// mountPart is a piece of work.
+type mountPart struct {
+	name  string // empty: what the next needs, not measured
+	do    func() error
+	cold  bool // nothing is remembered of what was there
+	times int
+}
+
+// least does it so many times and tells how long the fastest took.
+func (p mountPart) least() (least time.Duration, err error) {
+	for i := range p.times {
+		if p.cold {
+			if err := forget(); err != nil {
+				return 0, err
+			}
+		}
+		start := time.Now()
+		if err := p.do(); err != nil {
+			return 0, err
+		}
+		if took := time.Since(start); i == 0 || took < least {
+			least = took
+		}
+	}
+	return least, nil
 }
 
 // forget empties the guest's caches of names, attributes and pages.

@@ -27,14 +27,17 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// inProcess is a guest without a machine: the real agent and SFTP server over pipes.
-func inProcess(dir string) Remote {
+// inProcess is a guest without a machine: the real agent and SFTP server over pipes. They have ended, and touch the folder no
+// more, when the test's own folder is removed.
+func inProcess(t testing.TB, dir string) Remote {
+	serving := &sync.WaitGroup{}
+	t.Cleanup(serving.Wait)
 	return Remote{
 		Dir: dir,
-		Agent: piped(func(c net.Conn) {
+		Agent: pipedUntil(serving, func(c net.Conn) {
 			agent.Serve(context.Background(), c, c)
 		}),
-		SFTP: piped(func(c net.Conn) {
+		SFTP: pipedUntil(serving, func(c net.Conn) {
 			if s, err := sftp.NewServer(c); err == nil {
 				s.Serve()
 			}
@@ -42,13 +45,19 @@ func inProcess(dir string) Remote {
 	}
 }
 
+// piped serves what is dialled over a pipe.
 func piped(serve func(net.Conn)) func(context.Context) (io.ReadWriteCloser, error) {
+	return pipedUntil(&sync.WaitGroup{}, serve)
+}
+
+// pipedUntil is piped for who waits until nothing is served any more.
+func pipedUntil(serving *sync.WaitGroup, serve func(net.Conn)) func(context.Context) (io.ReadWriteCloser, error) {
 	return func(context.Context) (io.ReadWriteCloser, error) {
 		ours, theirs := net.Pipe()
-		go func() {
+		serving.Go(func() {
 			defer theirs.Close()
 			serve(theirs)
-		}()
+		})
 		return ours, nil
 	}
 }
@@ -65,7 +74,7 @@ func newRig(t testing.TB, change func(*Config)) *rig {
 	r := &rig{host: filepath.Join(dir, "host"), guest: filepath.Join(dir, "guest")}
 	os.Mkdir(r.host, 0o755)
 	os.Mkdir(r.guest, 0o755)
-	r.cfg = Config{Root: r.host, State: filepath.Join(dir, "state"), Remote: inProcess(r.guest), Reserve: 1}
+	r.cfg = Config{Root: r.host, State: filepath.Join(dir, "state"), Remote: inProcess(t, r.guest), Reserve: 1}
 	if change != nil {
 		change(&r.cfg)
 	}
