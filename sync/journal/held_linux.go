@@ -1,19 +1,16 @@
 package journal
 
-import "golang.org/x/sys/unix"
-
 // Held is what a writer knows of a file that is open and written to again and again: the two looks at it, before each change
 // and after it, search for nothing then. It is of that file, and its zero value is ready. The writer guards it.
 type Held struct{ left *left }
 
 // Own tells whether an open file is as the guest left it, and recorded, in this checkpoint, so that Before has nothing to
 // record. It gives the checkpoint's number, for Wrote.
-func (w *Writer) Own(fd int, held *Held) (checkpoint int, own bool) {
+func (w *Writer) Own(src Source, held *Held) (checkpoint int, own bool) {
 	if w == nil {
 		return 0, true
 	}
-	var st unix.Stat_t
-	err := fstat(fd, &st)
+	st, err := src.stat()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil {
@@ -25,35 +22,26 @@ func (w *Writer) Own(fd int, held *Held) (checkpoint int, own bool) {
 	l := held.left
 	own = l != nil && l.checkpoint == w.id &&
 		st.Nlink == 1 && // else another of its names may be the one recorded
-		l.is(stateOf(&st, Source{FD: fd}))
+		l.is(stateOf(&st, src))
 	return w.id, own
 }
 
 // Wrote is After for a file that is written to again and again: it is noted now, and told with Closed later. checkpoint is
 // what Own gave before the change was recorded: another may have begun since.
-func (w *Writer) Wrote(fd int, held *Held, checkpoint int) {
+func (w *Writer) Wrote(src Source, held *Held, checkpoint int) {
 	if w == nil {
 		return
 	}
-	var st unix.Stat_t
-	err := fstat(fd, &st)
+	st, err := src.stat()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil {
 		return
 	}
-	now := left{stateOf(&st, Source{FD: fd}), checkpoint}
+	now := left{stateOf(&st, src), checkpoint}
 	if held.left != nil {
 		*held.left = now
 		return
 	}
 	held.left = w.leave(fileID{st.Dev, st.Ino}, now)
-}
-
-func fstat(fd int, st *unix.Stat_t) error {
-	for {
-		if err := unix.Fstat(fd, st); err != unix.EINTR { //nolint:errorlint // a number of the kernel's, and nothing else
-			return err
-		}
-	}
 }

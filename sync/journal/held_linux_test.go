@@ -21,12 +21,12 @@ func TestHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	fd, at := int(file.Fd()), Place{"work", "f"}
+	src, at := Source{FD: int(file.Fd())}, Place{"work", "f"}
 	var one, two Held
 	owned := func(want bool) {
 		t.Helper()
 		for i, held := range []*Held{&one, &two} {
-			if _, own := w.Own(fd, held); own != want {
+			if _, own := w.Own(src, held); own != want {
 				t.Errorf("%d: the guest's: %t", i+1, own)
 			}
 		}
@@ -38,12 +38,12 @@ func TestHeld(t *testing.T) {
 	}
 	guest := func(held *Held) {
 		t.Helper()
-		checkpoint, _ := w.Own(fd, held)
-		if err := w.Before(at, Source{FD: fd}); err != nil {
+		checkpoint, _ := w.Own(src, held)
+		if err := w.Before(at, src); err != nil {
 			t.Fatal(err)
 		}
 		write()
-		w.Wrote(fd, held, checkpoint)
+		w.Wrote(src, held, checkpoint)
 	}
 
 	owned(false)
@@ -56,13 +56,13 @@ func TestHeld(t *testing.T) {
 	guest(&one)
 	owned(true)
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := unix.Fstat(src.FD, &st); err != nil {
 		t.Fatal(err)
 	}
 	write() // by the host's user, before the guest's work is told
 	w.Closed(at, &st)
 	owned(false)
-	w.After(at, Source{FD: fd})
+	w.After(at, src)
 	owned(true)
 	if _, err := w.Checkpoint("another"); err != nil {
 		t.Fatal(err)

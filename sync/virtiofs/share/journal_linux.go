@@ -134,7 +134,7 @@ func (t *Tree) changing(h *handle, f func() error) error {
 // place was noted as recent a moment ago: it costs two looks at the file.
 func (t *Tree) changed(h *handle, f func() error) error {
 	now := time.Now()
-	checkpoint, own := t.opts.Journal.Own(h.fd, &h.held)
+	checkpoint, own := t.opts.Journal.Own(journal.Source{FD: h.fd}, &h.held)
 	if !own || now.UnixNano()-h.noted.Load() > int64(renote) {
 		e := t.fileOf(h.export, h.fd)
 		if !e.ok {
@@ -147,7 +147,7 @@ func (t *Tree) changed(h *handle, f func() error) error {
 		h.noted.Store(now.UnixNano())
 	}
 	err := f()
-	t.opts.Journal.Wrote(h.fd, &h.held, checkpoint)
+	t.opts.Journal.Wrote(journal.Source{FD: h.fd}, &h.held, checkpoint)
 	h.dirty.Store(true)
 	return err
 }
