@@ -60,7 +60,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.cache, "cache", "", "folder of the peer's disk (default: the user's cache folder)")
 	flags.StringVar(&o.gvproxy, "gvproxy", "bin/gvproxy", "gvisor-tap-vsock's program")
 	flags.IntVar(&o.netSamples, "net-samples", 3, "rounds of the network")
-	flags.IntVar(&o.mountSamples, "mount-samples", 6, "rounds of the mounts")
+	flags.IntVar(&o.mountSamples, "mount-samples", 6, "rounds of the mounts; an even number, for the order changes with each")
 	flags.StringVar(&o.mutagen, "mutagen", "bin/mutagen", "mutagen's program")
 	flags.IntVar(&o.syncSamples, "sync-samples", 3, "rounds of the mirrors with 10,000 files")
 	flags.StringVar(&o.only, "only", "", "one of limits, network, mount, sync, starts, execs (default: all)")

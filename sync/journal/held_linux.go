@@ -1,7 +1,7 @@
 package journal
 
 // Held is what a writer knows of a file that is open and written to again and again: the two looks at it, before each change
-// and after it, search for nothing then. It is of that file, and its zero value is ready. The writer guards it.
+// and after it, search for nothing then. The holder has one for each file, whose zero value is ready. The writer guards it.
 type Held struct{ left *left }
 
 // Own tells whether an open file is as the guest left it, and recorded, in this checkpoint, so that Before has nothing to

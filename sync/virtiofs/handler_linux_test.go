@@ -1,13 +1,16 @@
 package virtiofs
 
 import (
+	"bytes"
 	"encoding/binary"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
 )
 
 // request is one as the guest's kernel would make it.
@@ -73,6 +76,37 @@ func FuzzHandle(f *testing.F) {
 		}
 		if b, err := os.ReadFile(canary); err != nil || string(b) != "alive" {
 			t.Errorf("the file outside: %q, %v", b, err)
+		}
+	})
+}
+
+// TestPrivate: however a request lies in the guest's memory, all of it arrives, and what is decided upon is not there any more.
+func TestPrivate(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		opcode := rapid.SampledFrom([]uint32{1, opWrite}).Draw(t, "opcode")
+		body := bytes.Repeat([]byte("0123456789a"), rapid.IntRange(0, 300).Draw(t, "body"))
+		whole := request(opcode, 1, body)
+		want, left := slices.Clone(whole), whole
+		var in [][]byte
+		for len(left) > 0 {
+			first := 1
+			if len(in) == 0 {
+				first = 8 // which tells the kind
+			}
+			n := rapid.IntRange(first, len(left)).Draw(t, "piece")
+			in, left = append(in, left[:n]), left[n:]
+		}
+		got, ok := private(in)
+		if !ok || !bytes.Equal(bytes.Join(got, nil), want) {
+			t.Fatalf("%t: %d bytes of %d", ok, len(bytes.Join(got, nil)), len(want))
+		}
+		decided := len(want)
+		if opcode == opWrite {
+			decided = min(decided, writeInSize)
+		}
+		clear(whole)
+		if !bytes.Equal(got[0], want[:decided]) {
+			t.Error("the guest changed what was copied")
 		}
 	})
 }

@@ -295,21 +295,19 @@ func private(in [][]byte) ([][]byte, bool) {
 	}
 	// One allocation for most: a write's header and the pieces of its data behind it, or the whole.
 	c := &copied{}
-	head := c.head[:0]
-	if size > cap(head) {
-		head = make([]byte, 0, size)
+	head := c.head[:]
+	if size > len(head) {
+		head = make([]byte, size)
 	}
-	head = head[:size]
-	rest := take(c.parts[:1], head, in)
+	c.parts[0] = head[:size]
+	request := take(c.parts[:1], c.parts[0], in)
 	if binary.NativeEndian.Uint32(head[4:]) != opWrite {
-		c.parts[0] = head
-		return c.parts[:1], len(rest) == 1 // else the guest made another request of it meanwhile
+		return request, len(request) == 1 // else the guest made another request of it meanwhile
 	}
-	rest[0] = head
 	if size > writeInSize {
-		return [][]byte{head[:writeInSize], head[writeInSize:]}, true
+		return [][]byte{head[:writeInSize], head[writeInSize:size]}, true
 	}
-	return rest, true
+	return request, true
 }
 
 // copied is memory for a request.
